@@ -1,0 +1,37 @@
+"""Brain-metastasis segmentation on multi-modal MRI, in JAX.
+
+Importing this package is cheap: each door and each room is loaded when first touched.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_DOORS = {
+    "Experiment": "experiment",
+    "load": "experiment",
+    "check": "data.cases",
+    "prepare": "workflow",
+    "train": "workflow",
+    "predict": "workflow",
+    "evaluate": "evaluation",
+    "graft": "surgery.graft",
+}
+_ROOMS = (
+    *("ops", "models", "losses", "augment", "metrics", "surgery", "planning"),
+    *("data", "training", "inference", "report", "study"),
+)
+__all__ = [*_DOORS, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DOORS:
+        return getattr(import_module(f"bmjax.{_DOORS[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"bmjax.{name}")
+    raise AttributeError(f"module 'bmjax' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

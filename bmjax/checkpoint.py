@@ -1,0 +1,205 @@
+"""Saved training states: atomic, verified, without pickle. The only home of orbax.
+
+A checkpoint of step s is the folder `s/` with three items: `variables` (parameters and
+model statistics), `optimizer` (everything else of the state) and `meta` (JSON: sampler
+cursor, scores, a digest of every array). A folder appears under its final name only
+when all of it is written; what a killed run left behind is removed at the next start.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One checkpoint read back.
+
+    Attributes:
+      step: number of updates done.
+      variables: parameters and model statistics.
+      optimizer: the rest of the state; None where only variables were asked for.
+      meta: sampler cursor and scores.
+    """
+
+    step: int
+    variables: Any
+    optimizer: Any
+    meta: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: where they live.
+      keep_last: how many of the newest are kept.
+      is_read_only: open for reading; nothing is created or cleaned.
+    """
+
+    def __init__(
+        self, folder: Path, *, keep_last: int = 2, is_read_only: bool = False
+    ) -> None:
+        if is_read_only and not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder}: no checkpoints; expected a run folder made by `bmjax train`"
+            )
+        if not is_read_only and jax.process_index() == 0:
+            _remove_unfinished(folder)
+        self._folder = folder
+        policy = managers.AnyPreservationPolicy(
+            [
+                managers.LatestN(keep_last),
+                managers.BestN(
+                    get_metric_fn=lambda scores: scores["score"],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=lambda scores: scores["score"],
+            best_mode="max",
+            enable_async_checkpointing=False,
+            read_only=is_read_only,
+            create=not is_read_only,
+        )
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def save(
+        self,
+        step: int,
+        *,
+        variables: Any,
+        optimizer: Any,
+        meta: Mapping[str, Any],
+        score: float | None = None,
+    ) -> None:
+        """Write one checkpoint; returns when it is on disk.
+
+        Args:
+          step: number of updates done.
+          variables: pytree of parameters and model statistics.
+          optimizer: pytree of the rest.
+          meta: JSON-safe facts to find again.
+          score: higher is better; decides which checkpoint is `best`.
+
+        Raises:
+          OSError: it could not be written whole.
+        """
+        digests = {"variables": digest(variables), "optimizer": digest(optimizer)}
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardSave(variables),
+            optimizer=ocp.args.StandardSave(optimizer),
+            meta=ocp.args.JsonSave({**meta, "digests": digests}),
+        )
+        metrics = None if score is None else {"score": score}
+        try:
+            self._manager.save(step, args=items, metrics=metrics, force=True)
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"{self._folder}: the checkpoint of step {step} could not be written; "
+                "those before it are whole. Free some space, or permit writing, and "
+                f"run the same command again. The system said: {error}"
+            ) from error
+
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the best score; the newest if none has one."""
+        return self._manager.best_step() or self.latest()
+
+    def restore(self, step: int, *, variables: Any, optimizer: Any) -> Restored:
+        """Read a whole checkpoint into arrays like those given.
+
+        Raises:
+          ValueError: the arrays on disk are not those that were written.
+        """
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                variables=ocp.args.StandardRestore(_abstract(variables)),
+                optimizer=ocp.args.StandardRestore(_abstract(optimizer)),
+                meta=ocp.args.JsonRestore(),
+            ),
+        )
+        self._verify(step, found)
+        return Restored(step, found["variables"], found["optimizer"], found["meta"])
+
+    def restore_variables(self, step: int) -> Restored:
+        """Read parameters and model statistics alone, as numpy arrays on the host.
+
+        Raises:
+          ValueError: the arrays on disk are not those that were written.
+        """
+        meta = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        )["meta"]
+        with ocp.PyTreeCheckpointer() as reader:
+            path = self._folder.resolve() / str(step) / "variables"
+            tree = reader.metadata(path).item_metadata.tree
+            as_numpy = jax.tree.map(
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
+            )
+            variables = reader.restore(path, restore_args=as_numpy)
+        self._verify(step, {"variables": variables, "meta": meta})
+        return Restored(step, variables, None, meta)
+
+    def close(self) -> None:
+        """Finish all writing."""
+        self._manager.close()
+
+    def _verify(self, step: int, found: Mapping[str, Any]) -> None:
+        for item, expected in found["meta"]["digests"].items():
+            if item in found.keys() and digest(found[item]) != expected:
+                raise ValueError(
+                    f"{self._folder / str(step) / item}: its arrays differ from those "
+                    "that were saved (the disk or a copy damaged them); remove the "
+                    f"folder {self._folder / str(step)} to use the checkpoint before it"
+                )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    # orbax would do so too, but in the background, beside the next save
+    if folder.is_dir():
+        for name in ocp.utils.tmp_checkpoints(folder.resolve()):
+            shutil.rmtree(folder / name)
+
+
+def digest(tree: Any) -> str:
+    """Short hash of names, shapes, types and bytes of all arrays of a pytree."""
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        found.update(_name(path).encode())
+        found.update(f"{array.shape}{array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(
+        str(getattr(part, "key", getattr(part, "idx", getattr(part, "name", part))))
+        for part in path
+    )
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+    )

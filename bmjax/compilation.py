@@ -1,0 +1,54 @@
+"""The cache of compiled programs: kept between processes, private to the user.
+
+Whoever can write to the cache can run code as its reader, so a folder that another user
+owns or may write to is refused. Programs for a CPU use its features, so each kind of
+CPU has a folder of its own.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import jax
+
+MIN_COMPILE_S = 0.5
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/bmjax/xla-<hash of the CPU's features>`."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "bmjax" / f"xla-{_cpu_digest()}"
+
+
+def use_cache(folder: Path | None = None) -> Path | None:
+    """Keep compiled programs in a folder from now on; None where that is impossible.
+
+    Args:
+      folder: made if absent; `cache_folder()` if None.
+
+    Raises:
+      ValueError: another user owns the folder or may write to it.
+    """
+    folder = folder or cache_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None  # a read-only home costs compile time, nothing else
+    facts = folder.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ValueError(
+            f"{folder}: the cache of compiled programs is owned by user {facts.st_uid} "
+            f"with mode {stat.S_IMODE(facts.st_mode):o}; expected user {os.getuid()} "
+            f"and mode 700, since its files are run. Remove it, or `chmod 700 {folder}`"
+        )
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)
+    return folder
+
+
+def _cpu_digest() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    kinds = {line for line in lines if line.startswith(("model name", "flags"))}
+    return hashlib.blake2b("\n".join(sorted(kinds)).encode(), digest_size=6).hexdigest()

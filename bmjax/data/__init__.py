@@ -1,0 +1,1 @@
+"""From disk to numpy; never imports flax, optax or orbax."""

@@ -1,0 +1,193 @@
+"""Reads the channel, case, patient and visit of a scan from the names people gave it.
+
+Understood are the BraTS releases (`BraTS-MET-00001-000/BraTS-MET-00001-000-t1c.nii.gz`,
+`BraTS20_Training_001_t1ce.nii.gz`), UCSF-BMSR (`100101A/100101A_T1post.nii.gz`) any
+folder whose files end in one of the names below: one folder for each case, all files in
+one, or images and labels apart.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LABELS = "labels"
+PREFERRED_LABELS = "bratsseg"
+ALIASES = {
+    "t1c": ("t1c", "t1ce", "t1gd", "t1gad", "t1post", "t1wce", "t1wgd", "cet1", "t1km"),
+    "t1n": ("t1n", "t1", "t1w", "t1pre", "t1native"),
+    "t2f": ("t2f", "flair", "fla", "t2flair", "t2wflair"),
+    "t2w": ("t2w", "t2", "t2synth", "t2tse"),
+    LABELS: (PREFERRED_LABELS, "seg", "label", "labels", "segmentation", "dseg"),
+}
+_SUFFIXES = (".nii.gz", ".nii")
+_PATIENT_AND_VISIT = (
+    re.compile(r"(?P<patient>.*\d{4,})-(?P<visit>\d{3})"),  # BraTS-MET-00001-000
+    re.compile(r"(?P<patient>\d{6})(?P<visit>[A-Z])"),  # UCSF-BMSR: 100101A
+    re.compile(r"(?P<patient>sub-[^_]+)_ses-(?P<visit>[^_]+)"),  # BIDS
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault: the case, the file (None: several or none), and its repair."""
+
+    case: str
+    file: Path | None
+    message: str
+
+    def __str__(self) -> str:
+        where = [text for text in (self.case, str(self.file or "")) if text]
+        return ": ".join([*where, self.message])
+
+
+@dataclass
+class Found:
+    """The files that belong to one case, not yet judged.
+
+    Attributes:
+      id: name of the case.
+      patient: whose scan it is.
+      visit: which of the patient's scans, empty where the name does not say.
+      files: by channel (or `labels`), every file that claims to be it.
+      columns: free facts about the case, from a manifest.
+    """
+
+    id: str
+    patient: str
+    visit: str
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Survey:
+    """What was found under a root, and what could not be used.
+
+    Attributes:
+      found: by case id.
+      faults: what makes a case unusable.
+      ignored: (path, reason) of what was left aside.
+    """
+
+    found: dict[str, Found] = field(default_factory=dict)
+    faults: list[Problem] = field(default_factory=list)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def patient_and_visit(case: str) -> tuple[str, str]:
+    """Whose scan it is and which of them; the case itself where its name is silent."""
+    for pattern in _PATIENT_AND_VISIT:
+        match = pattern.fullmatch(case)
+        if match:
+            return match["patient"], match["visit"]
+    return case, ""
+
+
+def roles(channels: Sequence[str]) -> dict[str, str]:
+    """From a file's last word, in lower case and without separators, to its channel."""
+    by_word = {word: role for role, words in ALIASES.items() for word in words}
+    return by_word | {_word(channel): channel for channel in channels}
+
+
+def survey_folder(
+    root: Path, *, channels: Sequence[str], allow_outside: bool = False
+) -> Survey:
+    """Every scan under a folder, by case.
+
+    Args:
+      root: searched with its subfolders; names that begin with a dot are passed over.
+      channels: names of the wanted channels, beside those known by their aliases.
+      allow_outside: follow links that lead out of the folder.
+    """
+    survey = Survey()
+    by_word = roles(channels)
+    for path in _files(root, survey, allow_outside):
+        stem = stem_of(path)
+        if stem is None:
+            continue
+        case, role, word = _split(stem, by_word)
+        if role is None:
+            survey.ignored.append((path, "no known channel in its name"))
+            continue
+        case = case or path.parent.resolve().name
+        if case not in survey.found:
+            survey.found[case] = Found(case, *patient_and_visit(case))
+        files = survey.found[case].files.setdefault(role, [])
+        if role == LABELS and files:
+            # a release with two conventions: the BraTS one is meant for us
+            was_preferred = (
+                _split(stem_of(files[0]) or "", by_word)[2] == PREFERRED_LABELS
+            )
+            if was_preferred != (word == PREFERRED_LABELS):
+                if not was_preferred:
+                    path, files[:] = files[0], [path]
+                survey.ignored.append(
+                    (path, "labels in the BraTS convention preferred")
+                )
+                continue
+        files.append(path)
+    return survey
+
+
+def stem_of(path: Path) -> str | None:
+    """A volume's name without .nii or .nii.gz; None for other files."""
+    for suffix in _SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return None
+
+
+def leaves(path: Path, root: Path) -> bool:
+    """Whether a path leads, links followed, to somewhere outside of root."""
+    return not path.resolve().is_relative_to(root.resolve())
+
+
+def _split(stem: str, by_word: dict[str, str]) -> tuple[str, str | None, str]:
+    """Case, channel and the word that names it: the longest known end of a stem."""
+    starts = [0, *(match.end() for match in re.finditer(r"[-_. ]+", stem))]
+    for start in starts[-3:]:
+        word = _word(stem[start:])
+        if word in by_word:
+            return stem[:start].rstrip("-_. "), by_word[word], word
+    return stem, None, ""
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[-_. ]+", "", name).lower()
+
+
+def _files(root: Path, survey: Survey, allow_outside: bool) -> Iterator[Path]:
+    """The files under a folder, in the order of their names."""
+    seen = {root.resolve()}
+    for folder, names, files in os.walk(root, followlinks=True):
+        kept = []
+        for name in sorted(names):
+            path = Path(folder, name)
+            real = path.resolve()
+            if name.startswith(".") or real in seen:
+                continue
+            if path.is_symlink() and not allow_outside and leaves(path, root):
+                survey.faults.append(Problem(name, path, _OUTSIDE.format(real)))
+                continue
+            seen.add(real)
+            kept.append(name)
+        names[:] = kept
+        for name in sorted(files):
+            path = Path(folder, name)
+            if name.startswith(".") or stem_of(path) is None:
+                continue
+            if path.is_symlink() and not path.exists():
+                message = f"a link to {os.readlink(path)}, which does not exist"
+                survey.faults.append(Problem(path.parent.name, path, message))
+            elif path.is_symlink() and not allow_outside and leaves(path, root):
+                message = _OUTSIDE.format(path.resolve())
+                survey.faults.append(Problem(path.parent.name, path, message))
+            else:
+                yield path
+
+
+_OUTSIDE = (
+    "a link to {}, outside of the data folder; copy it, or allow links to lead outside"
+)

@@ -1,0 +1,397 @@
+"""Reads and writes NIfTI volumes as z, y, x arrays whose geometry is never guessed.
+
+World coordinates are RAS+ millimetres. An array is turned to the closest
+canonical orientation (`RAS`) or left as it lies in the file (`stored`).
+"""
+
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+from nibabel.orientations import (
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+    ornt2axcodes,
+    ornt_transform,
+)
+from nibabel.spatialimages import HeaderDataError
+
+from bmjax.data.grids import max_shift_vox
+from bmjax.data.streams import fault, first_bytes, read_all, write_pieces
+
+Orientation = Literal["RAS", "stored"]
+MAX_VOXELS = 2**30
+_KINDS = "iuf"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A volume and where it lies in the world.
+
+    Attributes:
+      array: values, x varies fastest along the last axis.
+      affine: from the array's (x, y, z) index to RAS+ millimetres.
+      spacing_mm: distance of neighbouring voxels along z, y, x.
+      path: the file it came from.
+    """
+
+    array: Shaped[np.ndarray, "z y x"]
+    affine: Float[np.ndarray, "4 4"]
+    spacing_mm: tuple[float, float, float]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its volume, voxels unread.
+
+    Attributes:
+      path: the file.
+      size: voxels along z, y, x.
+      affine: from the (x, y, z) index to RAS+ millimetres.
+      spacing_mm: distance of neighbouring voxels along z, y, x.
+      sform_code: 0 if the file has no sform.
+      qform_code: 0 if the file has no qform.
+      dtype: how the voxels are stored.
+      axes: where x, y, z of the stored array point, e.g. `LPS`.
+      remarks: oddities that a person should know, none of them fatal.
+    """
+
+    path: Path
+    size: tuple[int, int, int]
+    affine: Float[np.ndarray, "4 4"]
+    spacing_mm: tuple[float, float, float]
+    sform_code: int
+    qform_code: int
+    dtype: np.dtype
+    axes: str
+    remarks: tuple[str, ...]
+
+
+def read(
+    path: str | Path,
+    *,
+    orientation: Orientation = "RAS",
+    dtype: type | np.dtype | None = np.float32,
+) -> Scan:
+    """Read a volume, to the last byte of its file.
+
+    Args:
+      path: a .nii or .nii.gz file; the content decides which, not the name.
+      orientation: `RAS` turns the array to the closest canonical axes.
+      dtype: of the result; None keeps the stored one (float32 where scaled).
+    """
+    scan = load(path, orientation=orientation, dtype=dtype)
+    for remark in read_header(path).remarks:
+        warnings.warn(f"{path}: {remark}", stacklevel=2)
+    return scan
+
+
+def load(
+    path: str | Path,
+    *,
+    orientation: Orientation = "RAS",
+    dtype: type | np.dtype | None = np.float32,
+) -> Scan:
+    """As `read`, for callers that take the remarks from `read_header` themselves."""
+    path = Path(path)
+    fields = _parse(path, first_bytes(path))
+    values = _voxels(path, fields)
+    header = _describe(path, fields)
+    turn, affine = _turn(header, orientation)
+    turned = apply_orientation(values.T, turn).T
+    if dtype is None:
+        dtype = values.dtype.newbyteorder("=")
+    elif np.dtype(dtype).kind != "f" and values.dtype.kind == "f":
+        raise fault(path, f"holds {values.dtype} values", "read it with read_labels")
+    with np.errstate(over="ignore"):  # becomes infinite, which every reader refuses
+        array = np.ascontiguousarray(turned, dtype=dtype)
+    return Scan(array, affine, _spacing_mm(affine), path)
+
+
+def read_labels(path: str | Path, *, orientation: Orientation = "RAS") -> Scan:
+    """Read a label map as integers.
+
+    Values stored as floats are rounded where they are within 1e-3 of an integer.
+
+    Raises:
+      ValueError: a value is no integer.
+    """
+    scan = read(path, orientation=orientation, dtype=None)
+    labels = whole_numbers(scan.array, path)
+    return Scan(labels, scan.affine, scan.spacing_mm, scan.path)
+
+
+def whole_numbers(
+    values: Shaped[np.ndarray, "*s"], path: str | Path
+) -> Integer[np.ndarray, "*s"]:
+    """Label values as int16, or int32 where they do not fit."""
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            rounded = np.rint(values)
+            is_odd = ~(np.abs(values - rounded) <= 1e-3)
+        if is_odd.any():
+            some = ", ".join(f"{value:g}" for value in np.unique(values[is_odd])[:5])
+            raise fault(
+                path,
+                f"{np.count_nonzero(is_odd)} label values are no integers ({some})",
+                "store the label map with nearest-neighbour values",
+            )
+        values = rounded
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if low < -(2**31) or high >= 2**31:
+        raise fault(path, f"label values {low} to {high}", "use labels below 2**31")
+    return values.astype(np.int16 if -(2**15) <= low and high < 2**15 else np.int32)
+
+
+def read_header(path: str | Path) -> Header:
+    """Read what a file says about its volume; of the voxels nothing is read."""
+    path = Path(path)
+    return _describe(path, _parse(path, first_bytes(path)))
+
+
+def write(
+    path: str | Path,
+    array: Shaped[np.ndarray, "z y x"],
+    *,
+    affine: Float[np.ndarray, "4 4"],
+    sform_code: int = 1,
+    qform_code: int = 1,
+) -> None:
+    """Write a volume under its own affine; the name appears once it is complete.
+
+    Args:
+      path: ends in .nii or .nii.gz; the same array gives the same bytes.
+      array: voxels in the order in which they will lie in the file.
+      affine: from the array's (x, y, z) index to RAS+ millimetres.
+      sform_code: 0 leaves the sform unset.
+      qform_code: 0 leaves the qform unset.
+    """
+    fits = max(array.shape) < 2**15
+    fields = nib.Nifti1Header() if fits else nib.Nifti2Header()
+    fields.set_data_shape(array.shape[::-1])
+    fields.set_sform(affine, code=sform_code)
+    fields.set_qform(affine, code=qform_code)
+    if qform_code == 0:
+        fields["pixdim"][1:4] = _spacing_mm(affine)[::-1]
+    fields.set_xyzt_units("mm", "sec")
+    _write(Path(path), array, fields)
+
+
+def write_like(
+    path: str | Path,
+    array: Shaped[np.ndarray, "z y x"],
+    *,
+    source: str | Path,
+    orientation: Orientation = "RAS",
+) -> None:
+    """Write a volume on the grid of another file: same shape, affine, form codes.
+
+    Args:
+      path: ends in .nii or .nii.gz.
+      array: voxels as `read(source, orientation=orientation)` would lay them out.
+      source: the file whose geometry is copied, field by field.
+      orientation: how the array is turned against the source.
+    """
+    source = Path(source)
+    header = read_header(source)
+    fields = _parse(source, first_bytes(source))
+    turn, _ = _turn(header, orientation)
+    back = ornt_transform(_identity_turn(), turn)
+    stored = apply_orientation(array.T, back).T
+    if stored.shape != header.size:
+        raise ValueError(
+            f"{path}: an array of {array.shape} voxels (z, y, x) does not fit the grid "
+            f"of {source}, stored as {header.size}; pass it as read from that file"
+        )
+    fields = fields.as_byteswapped("<")
+    for name in ("intent_p1", "intent_p2", "intent_p3", "cal_max", "cal_min"):
+        fields[name] = 0
+    fields["intent_code"], fields["intent_name"] = 0, b""
+    fields["descrip"], fields["aux_file"] = b"", b""
+    _write(Path(path), stored, fields)
+
+
+def _parse(path: Path, start: bytes) -> nib.Nifti1Header:
+    """The header of a single-file NIfTI-1 or NIfTI-2 volume of real numbers."""
+    for kind, length, magic in (
+        (nib.Nifti1Header, 348, start[344:347]),
+        (nib.Nifti2Header, 540, start[4:7]),
+    ):
+        for endianness in "<>":
+            is_long = len(start) >= length
+            if is_long and struct.unpack(f"{endianness}i", start[:4])[0] == length:
+                if not magic.startswith(b"n+"):
+                    raise fault(
+                        path,
+                        "an Analyze or .hdr/.img header, not a single-file NIfTI",
+                        "convert it to .nii.gz",
+                    )
+                fields = kind(start[:length], endianness=endianness, check=False)
+                _require_readable(path, fields)
+                return fields
+    raise fault(path, "not a NIfTI file", "convert it to .nii.gz")
+
+
+def _require_readable(path: Path, fields: nib.Nifti1Header) -> None:
+    dims = [int(value) for value in fields["dim"]]
+    rank = dims[0]
+    if not 2 <= rank <= 7 or min(dims[1 : rank + 1]) < 1:
+        raise fault(path, f"impossible dimensions {dims} in the header", "export again")
+    if max(dims[4 : rank + 1], default=1) > 1:
+        raise fault(
+            path,
+            f"{rank} dimensions of {dims[1 : rank + 1]} voxels where one volume is "
+            "expected",
+            "split the series and give one volume",
+        )
+    if np.prod(dims[1:4], dtype=object) > MAX_VOXELS:
+        raise fault(
+            path,
+            f"the header promises {dims[1:4]} voxels, more than {MAX_VOXELS}",
+            "crop or resample it, if that size is true",
+        )
+    code = int(fields["datatype"])
+    try:
+        dtype = fields.get_data_dtype()
+    except (KeyError, HeaderDataError):
+        raise fault(path, f"unknown data type {code}", "export again") from None
+    if dtype.kind not in _KINDS or dtype.names or dtype.itemsize > 8:
+        raise fault(
+            path,
+            f"voxels of type {_name_of(dtype)} where real numbers are expected",
+            "convert it to int16 or float32",
+        )
+
+
+def _name_of(dtype: np.dtype) -> str:
+    return "".join(dtype.names) if dtype.names else dtype.name
+
+
+def _start(fields: nib.Nifti1Header) -> int:
+    """Where the voxels of a file without extensions begin [bytes]."""
+    return 352 if int(fields["sizeof_hdr"]) == 348 else 544
+
+
+def _voxels(path: Path, fields: nib.Nifti1Header) -> Shaped[np.ndarray, "z y x"]:
+    """Scaled values in stored order."""
+    dtype = fields.get_data_dtype()
+    size = _size(fields)
+    offset = _start(fields)
+    if np.isfinite(fields["vox_offset"]):
+        offset = max(offset, int(fields["vox_offset"]))
+    num_bytes = offset + int(np.prod(size)) * dtype.itemsize
+    content = read_all(path, num_bytes)
+    if len(content) < num_bytes:
+        raise fault(
+            path,
+            f"the header promises {size} voxels of {dtype.name} ({num_bytes} bytes), "
+            f"the file holds {len(content)} bytes",
+            "copy or export it again",
+        )
+    values = np.frombuffer(content, dtype, int(np.prod(size)), offset).reshape(size)
+    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):
+        return values
+    inter = inter if np.isfinite(inter) else 0.0
+    if (slope, inter) == (1.0, 0.0):
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (values.astype(np.float64) * slope + inter).astype(np.float32)
+
+
+def _write(
+    path: Path, array: Shaped[np.ndarray, "z y x"], fields: nib.Nifti1Header
+) -> None:
+    """Write voxels under a header; atomic."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"{path}: the name of a volume ends in .nii or .nii.gz")
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    kind, num_bytes = array.dtype.kind, array.dtype.itemsize
+    if kind not in _KINDS or num_bytes > 8 or (kind, num_bytes) == ("f", 2):
+        raise ValueError(f"{path}: NIfTI has no {array.dtype}; cast it to float32")
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    fields.set_data_dtype(array.dtype)
+    fields["vox_offset"] = _start(fields)
+    fields["magic"] = b"n+1" if _start(fields) == 352 else b"n+2"
+    fields["scl_slope"], fields["scl_inter"] = 1, 0
+    write_pieces(path, (bytes(fields.binaryblock), bytes(4), array.data.cast("B")))
+
+
+def _size(fields: nib.Nifti1Header) -> tuple[int, int, int]:
+    rank = int(fields["dim"][0])
+    x, y, z = (int(fields["dim"][i]) if i <= rank else 1 for i in (1, 2, 3))
+    return z, y, x
+
+
+def _describe(path: Path, fields: nib.Nifti1Header) -> Header:
+    affine, remarks = _affine(path, fields)
+    if int(fields["dim"][0]) > 3:
+        remarks += ("a 4-D file with one volume; read as 3-D",)
+    turn = io_orientation(affine)
+    return Header(
+        path=path,
+        size=_size(fields),
+        affine=affine,
+        spacing_mm=_spacing_mm(affine),
+        sform_code=int(fields["sform_code"]),
+        qform_code=int(fields["qform_code"]),
+        dtype=fields.get_data_dtype(),
+        axes="".join(str(code) for code in ornt2axcodes(turn)),
+        remarks=remarks,
+    )
+
+
+def _affine(
+    path: Path, fields: nib.Nifti1Header
+) -> tuple[Float[np.ndarray, "4 4"], tuple[str, ...]]:
+    """The sform where there is one, else the qform, else the voxel size alone."""
+    remarks: tuple[str, ...] = ()
+    qform = None
+    if int(fields["qform_code"]) > 0:
+        try:
+            qform = np.asarray(fields.get_qform(), np.float64)
+        except (ValueError, HeaderDataError):
+            remarks += ("its qform is no rotation and is not used",)
+    if int(fields["sform_code"]) > 0:
+        affine = np.asarray(fields.get_sform(), np.float64)
+    elif qform is not None:
+        affine = qform
+    else:
+        affine = np.asarray(fields.get_base_affine(), np.float64)
+        remarks += ("neither sform nor qform; orientation assumed from the voxel size",)
+    scale = np.linalg.norm(affine[:3, :3], axis=0)
+    is_sound = bool(np.isfinite(affine).all() and (scale > 0).all())
+    if not is_sound or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-4:
+        rows = np.array2string(affine[:3], precision=4).replace("\n", "")
+        raise fault(path, f"singular affine {rows}", "correct the header")
+    if qform is not None and max_shift_vox(affine, qform, _size(fields)) > 0.1:
+        remarks += ("sform and qform differ; the sform is used",)
+    return affine, remarks
+
+
+def _spacing_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+    """Voxel size along z, y, x, freed of the header's float32 noise."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return round(float(z), 6), round(float(y), 6), round(float(x), 6)
+
+
+def _identity_turn() -> Float[np.ndarray, "3 2"]:
+    return np.array([[0, 1], [1, 1], [2, 1]], np.float64)
+
+
+def _turn(
+    header: Header, orientation: Orientation
+) -> tuple[Float[np.ndarray, "3 2"], Float[np.ndarray, "4 4"]]:
+    """How to turn the stored x, y, z array, and the affine of the turned one."""
+    if orientation == "stored":
+        return _identity_turn(), header.affine
+    turn = np.asarray(io_orientation(header.affine), np.float64)
+    return turn, header.affine @ inv_ornt_aff(turn, header.size[::-1])

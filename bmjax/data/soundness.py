@@ -1,0 +1,127 @@
+"""Judges the files of one case: readable, finite, on one grid, with known labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer
+
+from bmjax.data import nifti
+from bmjax.data.grids import Grid, grid_faults
+from bmjax.data.layout import LABELS, Problem
+from bmjax.data.nifti import Scan
+
+
+@dataclass
+class Finding:
+    """What reading the files of one case brought up.
+
+    Attributes:
+      problems: what must be repaired.
+      warnings: what should be known.
+      label_voxels: number of voxels of each label value.
+      grid: size and spacing, in words.
+      num_files: files read to their end.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    label_voxels: dict[int, int] = field(default_factory=dict)
+    grid: str = ""
+    num_files: int = 0
+
+
+def inspect_files(
+    case: str, files: Mapping[str, Path], *, label_values: Sequence[int]
+) -> Finding:
+    """Read the files of a case to their end; what is wrong is listed, not raised.
+
+    Args:
+      case: its id.
+      files: by channel, and `labels`.
+      label_values: values that a label map may hold, beside 0.
+    """
+    finding = Finding()
+    grids: dict[str, Grid] = {}
+    for role, path in files.items():
+        finding.num_files += 1
+        try:
+            header = nifti.read_header(path)
+            for remark in header.remarks:
+                finding.warnings.append(Problem(case, path, remark))
+            scan = nifti.load(path, dtype=None)
+            if role == LABELS:
+                _inspect_labels(case, path, scan, finding, label_values)
+            else:
+                _inspect_image(case, path, scan, finding)
+        except (ValueError, OSError) as error:
+            message = str(error).removeprefix(f"{path}: ")
+            finding.problems.append(Problem(case, path, message))
+            continue
+        grids[role] = (scan.array.shape, scan.affine)
+        finding.grid = _grid_text(scan)
+    for message in grid_faults(grids):
+        finding.problems.append(Problem(case, None, message))
+    return finding
+
+
+def _inspect_image(case: str, path: Path, scan: Scan, finding: Finding) -> None:
+    low, high = scan.array.min(), scan.array.max()  # NaN and infinity show in these
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = np.count_nonzero(~np.isfinite(scan.array))
+        message = f"{count} voxels are NaN or infinite; replace them"
+        finding.problems.append(Problem(case, path, message))
+    elif low == high:
+        message = f"every voxel is {low:g}; export it again"
+        finding.problems.append(Problem(case, path, message))
+
+
+def _inspect_labels(
+    case: str,
+    path: Path,
+    scan: Scan,
+    finding: Finding,
+    label_values: Sequence[int],
+) -> None:
+    labels = nifti.whole_numbers(scan.array, path)
+    counts = count_labels(labels)
+    finding.label_voxels = {k: n for k, n in counts.items() if k}
+    message = label_fault(counts, label_values)
+    if message:
+        finding.problems.append(Problem(case, path, message))
+    if not any(counts.get(value) for value in label_values):
+        finding.warnings.append(Problem(case, path, "no lesion in its labels"))
+    elif not counts.get(0):
+        finding.warnings.append(Problem(case, path, "its labels have no background"))
+
+
+def count_labels(labels: Integer[np.ndarray, "*s"]) -> dict[int, int]:
+    """Number of voxels of each value that occurs."""
+    low = int(labels.min())
+    span = int(labels.max()) - low
+    if span > 2**16:
+        values, counts = np.unique(labels, return_counts=True)
+        return {int(k): int(n) for k, n in zip(values, counts, strict=True)}
+    counts = np.bincount((labels.ravel() - low).astype(np.int64), minlength=span + 1)
+    return {k + low: int(n) for k, n in enumerate(counts) if n}
+
+
+def label_fault(counts: Mapping[int, int], label_values: Sequence[int]) -> str:
+    """Why a label map cannot be used, empty if it can."""
+    odd = {k: n for k, n in counts.items() if k and k not in label_values}
+    if not odd:
+        return ""
+    if len(label_values) > 20:
+        expected = f"0 to {max(label_values)}"
+    else:
+        expected = ", ".join(str(value) for value in (0, *label_values))
+    found = ", ".join(f"{value} ({count} voxels)" for value, count in odd.items())
+    return f"unexpected label {found}; expected {expected}: map or remove it"
+
+
+def _grid_text(scan: Scan) -> str:
+    size = " x ".join(str(n) for n in scan.array.shape)
+    return (
+        f"{size} voxels of {' x '.join(f'{s:g}' for s in scan.spacing_mm)} mm (z y x)"
+    )

@@ -1,0 +1,177 @@
+"""Label files for many cases, one after the other, whatever happens to one of them.
+
+The next case is read and the one before is written beside the computation. A case that
+cannot be read or written fails alone.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from bmjax.data.cases import Case
+from bmjax.data.preprocess import Geometry, Prepared, preprocess
+from bmjax.inference.export import export_case
+from bmjax.inference.record import CaseResult, Record, model_digest, path_of
+from bmjax.inference.sliding import Forward, SlidingWindow, sliding_logits
+from bmjax.planning.plan import Plan
+
+CASE_ERRORS = (ValueError, OSError)  # faults of one case; anything else stops the run
+HALF_OVERLAP = SlidingWindow()
+Tick = Callable[[int, int, str], None]
+
+
+def predict_cases(
+    forward: Forward,
+    cases: Sequence[Case],
+    plan: Plan,
+    out: Path,
+    *,
+    settings: SlidingWindow = HALF_OVERLAP,
+    unusable: Mapping[str, str] | None = None,
+    model: str | None = None,
+    overwrite: bool = False,
+    progress: Tick | None = None,
+) -> list[CaseResult]:
+    """Write OUT/CASE.nii.gz for each case, and OUT/predict.json.
+
+    Called again with the same network, plan and settings, it keeps what is finished and
+    does the rest; failed cases are tried again.
+
+    Args:
+      forward: the network: a batch of windows to the logits of the plan's regions; see
+        `sliding_logits`.
+      cases: what to predict; their labels are not read.
+      plan: how the network's training cases were prepared.
+      out: folder of the label files.
+      settings: the sliding window.
+      unusable: cases asked for that were found incomplete, with the reason; they are
+        recorded as failed.
+      model: names the weights; by default a digest of those in `forward`.
+      overwrite: replace what another network, plan or setting left in the folder.
+      progress: called with cases done, cases in all, and the case at hand.
+
+    Returns:
+      One result per case, those that are unusable last; a failed one has an error.
+
+    Raises:
+      ValueError: two cases share an id, or the folder holds other predictions.
+    """
+    out = Path(out)
+    record = Record.open(
+        out,
+        cases=cases,
+        unusable=unusable or {},
+        model=model or model_digest(forward),
+        plan=plan,
+        settings=settings,
+        overwrite=overwrite,
+    )
+    todo = [case for case in cases if record.is_pending(case.id)]
+    total = record.num_cases()
+
+    def settle(result: CaseResult) -> None:
+        record.settle(result)
+        tick(result.case)
+
+    def tick(name: str) -> None:
+        if progress is not None:
+            progress(record.num_settled(), total, name)
+
+    writing: Future[CaseResult] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        try:
+            for loaded in _one_ahead(reader, todo, plan=plan, out=out):
+                tick(loaded.result.case)
+                if loaded.prepared is None:
+                    settle(loaded.result)
+                    continue
+                start = time.monotonic()
+                logits = sliding_logits(
+                    forward,
+                    loaded.prepared.image,
+                    window=plan.patch_size,
+                    num_classes=plan.num_classes,
+                    overlap=settings.overlap,
+                    batch_size=settings.batch_size,
+                    flips=settings.flips,
+                )
+                seconds = loaded.result.seconds + time.monotonic() - start
+                result = replace(loaded.result, seconds=seconds)
+                geometry = loaded.prepared.geometry
+                if writing is not None:
+                    settle(writing.result())
+                writing = writer.submit(_export, result, logits, geometry, plan)
+        finally:
+            if writing is not None:
+                settle(writing.result())
+    return record.results()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """A case read and prepared, or the result that says why it was not."""
+
+    result: CaseResult
+    prepared: Prepared | None = None
+
+
+def _one_ahead(
+    reader: Executor, cases: Sequence[Case], *, plan: Plan, out: Path
+) -> Iterator[_Loaded]:
+    """Prepared cases, the next being read while one is used."""
+
+    def start(case: Case) -> Future[_Loaded]:
+        result = CaseResult(case=case.id, path=path_of(out, case.id))
+        return reader.submit(_load, result, case, plan)
+
+    coming = [start(case) for case in cases[:1]]
+    for case in cases[1:]:
+        loaded = coming.pop().result()
+        coming.append(start(case))
+        yield loaded
+    for last in coming:
+        yield last.result()
+
+
+def _load(result: CaseResult, case: Case, plan: Plan) -> _Loaded:
+    start = time.monotonic()
+    try:
+        _require_channels(case, plan)
+        prepared = preprocess(replace(case, labels=None), plan)
+    except CASE_ERRORS as error:
+        seconds = time.monotonic() - start
+        return _Loaded(result=replace(result, error=str(error), seconds=seconds))
+    seconds = time.monotonic() - start
+    result = replace(result, seconds=seconds, warnings=prepared.warnings)
+    return _Loaded(result=result, prepared=prepared)
+
+
+def _require_channels(case: Case, plan: Plan) -> None:
+    missing = [channel for channel in plan.channels if channel not in case.images]
+    if missing:
+        files = ", ".join(f"{case.id}-{channel}.nii.gz" for channel in missing)
+        raise ValueError(
+            f"{case.id}: {', '.join(missing)} missing, expected as {files}; the "
+            f"network needs {', '.join(plan.channels)}"
+        )
+
+
+def _export(
+    result: CaseResult,
+    logits: Float[np.ndarray, "z y x k"],
+    geometry: Geometry,
+    plan: Plan,
+) -> CaseResult:
+    start = time.monotonic()
+    error, volumes_ml = None, {}
+    try:
+        volumes_ml = export_case(logits, geometry, plan, result.path)
+    except CASE_ERRORS as reason:
+        error = str(reason)
+    seconds = result.seconds + time.monotonic() - start
+    return replace(result, seconds=seconds, error=error, volumes_ml=volumes_ml)

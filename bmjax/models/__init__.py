@@ -1,0 +1,17 @@
+"""Segmentation networks; the only home of flax."""
+
+from flax.linen import Module as Network
+
+from bmjax.models.baselines import FCN, ConvNet, UNet2D
+from bmjax.models.segresnet import SegResNet
+from bmjax.models.unet import PlainUNet, ResEncUNet
+
+__all__ = [
+    "FCN",
+    "ConvNet",
+    "Network",
+    "PlainUNet",
+    "ResEncUNet",
+    "SegResNet",
+    "UNet2D",
+]

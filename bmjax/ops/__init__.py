@@ -1,0 +1,25 @@
+"""Numerical kernels in pure JAX, chosen by platform at lowering."""
+
+from bmjax.ops.convolution import convolution
+from bmjax.ops.normalization import group_norm, instance_norm, normalize
+from bmjax.ops.pooling import average_pool, max_pool
+from bmjax.ops.resample import upsample_linear, upsample_nearest
+from bmjax.ops.transposed import (
+    depth_to_space,
+    overlapping_transposed_convolution,
+    transposed_convolution,
+)
+
+__all__ = [
+    "average_pool",
+    "convolution",
+    "depth_to_space",
+    "group_norm",
+    "instance_norm",
+    "max_pool",
+    "normalize",
+    "overlapping_transposed_convolution",
+    "transposed_convolution",
+    "upsample_linear",
+    "upsample_nearest",
+]

@@ -1,0 +1,176 @@
+"""Convolution over two or three space axes, by the best algorithm of the platform.
+
+On a CPU forward, input gradient and kernel gradient are each blocked matrix products
+(`slabs`, `winograd`, `strided`); elsewhere all three are the vendor's convolutions. The
+choice is made when the program is lowered, by a static rule on shapes.
+"""
+
+from functools import partial
+
+import jax
+from jax import Array, lax
+from jax import numpy as jnp
+from jaxtyping import Float
+
+from bmjax.ops import slabs, strided
+from bmjax.ops.winograd import Winograd
+from bmjax.typing import Size
+
+_AXES = "zyx"
+
+
+def convolution(
+    x: Float[Array, "b *s c"],
+    kernel: Float[Array, "*k c f"],
+    *,
+    strides: Size | None = None,
+) -> Float[Array, "b *o f"]:
+    """Cross-correlation with `(k - 1) // 2` voxels of zeros on both sides.
+
+    Args:
+      x: images of two or three space axes.
+      kernel: one entry per space axis, input channels, output channels.
+      strides: one per space axis; None is 1 everywhere.
+    """
+    strides = (1,) * (x.ndim - 2) if strides is None else strides
+    return _convolution(x, kernel, strides)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution(x: Array, kernel: Array, strides: Size) -> Array:
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_forward_on_cpu, strides=strides),
+        default=partial(_vendor, strides=strides),
+    )
+
+
+def _forward(x: Array, kernel: Array, strides: Size) -> tuple[Array, tuple]:
+    return _convolution(x, kernel, strides), (x, kernel)
+
+
+def _backward(strides: Size, saved: tuple, grads: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    x_grads = lax.platform_dependent(
+        grads,
+        kernel,
+        cpu=partial(_input_gradient_on_cpu, shape=x.shape, strides=strides),
+        default=partial(_vendor_input_gradient, shape=x.shape, strides=strides),
+    )
+    kernel_grads = lax.platform_dependent(
+        x,
+        grads,
+        cpu=partial(_kernel_gradient_on_cpu, shape=kernel.shape, strides=strides),
+        default=partial(_vendor_kernel_gradient, shape=kernel.shape, strides=strides),
+    )
+    return x_grads, kernel_grads
+
+
+_convolution.defvjp(_forward, _backward)
+
+
+def _vendor(x: Array, kernel: Array, *, strides: Size) -> Array:
+    space = _AXES[-len(strides) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=strides,
+        padding=[((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[:-2]],
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+    )
+
+
+def _vendor_input_gradient(
+    grads: Array, kernel: Array, *, shape: Size, strides: Size
+) -> Array:
+    x = jax.ShapeDtypeStruct(shape, grads.dtype)
+    function = partial(_vendor, kernel=kernel, strides=strides)
+    return jax.linear_transpose(function, x)(grads)[0]
+
+
+def _vendor_kernel_gradient(
+    x: Array, grads: Array, *, shape: Size, strides: Size
+) -> Array:
+    kernel = jax.ShapeDtypeStruct(shape, grads.dtype)
+    function = partial(_vendor, x, strides=strides)
+    return jax.linear_transpose(function, kernel)(grads)[0]
+
+
+def _forward_on_cpu(x: Array, kernel: Array, *, strides: Size) -> Array:
+    if not _is_blocked(x, kernel.shape, strides):
+        return _vendor(x, kernel, strides=strides)
+    if max(kernel.shape[:-2]) == max(strides) == 1:
+        return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]))
+    image, kernel = _with_depth(x), _deep(kernel)
+    if max(strides) == 1:
+        scheme = _scheme(image, _three(kernel.shape[:3]))
+        out = slabs.convolve(image, kernel, scheme)
+    else:
+        out = strided.convolve(image, kernel, strides=_three(strides))
+    return out if x.ndim == 5 else out[:, 0]
+
+
+def _input_gradient_on_cpu(
+    grads: Array, kernel: Array, *, shape: Size, strides: Size
+) -> Array:
+    if not _is_blocked(grads, kernel.shape, strides) or any(
+        n % s for n, s in zip(shape[1:-1], strides, strict=True)
+    ):
+        return _vendor_input_gradient(grads, kernel, shape=shape, strides=strides)
+    if max(strides) == 1:
+        axes = tuple(range(kernel.ndim - 2))
+        turned = jnp.flip(kernel, axes).swapaxes(-1, -2)
+        return _forward_on_cpu(grads, turned, strides=strides)
+    x_grads = strided.input_gradient(
+        _with_depth(grads), _deep(kernel), strides=_three(strides)
+    )
+    return x_grads.reshape(shape)
+
+
+def _kernel_gradient_on_cpu(
+    x: Array, grads: Array, *, shape: Size, strides: Size
+) -> Array:
+    if not _is_blocked(x, shape, strides):
+        return _vendor_kernel_gradient(x, grads, shape=shape, strides=strides)
+    image, wide_grads = _with_depth(x), _with_depth(grads)
+    size = _three(shape[:-2])
+    if max(strides) > 1:
+        gradient = strided.kernel_gradient(
+            image, wide_grads, kernel_size=size, strides=_three(strides)
+        )
+    else:
+        gradient = slabs.kernel_gradient(image, wide_grads, _scheme(image, size))
+    return gradient.reshape(shape)
+
+
+def _is_blocked(x: Array, kernel_shape: Size, strides: Size) -> bool:
+    """Whether the algorithms of this room apply: odd kernels, full precision."""
+    return (
+        x.ndim in (4, 5)
+        and x.dtype in (jnp.float32, jnp.float64)
+        and all(k % 2 for k in kernel_shape[:-2])
+        and all(s in (1, 2) for s in strides)
+    )
+
+
+def _scheme(image: Array, size: tuple[int, int, int]) -> slabs.Scheme:
+    if size[1] == 3 and image.shape[2] % Winograd.tile == 0:
+        return Winograd(size)
+    return slabs.Direct(size)
+
+
+def _with_depth(x: Array) -> Array:
+    """Images with a depth axis of one slice in front, if there is none."""
+    return x if x.ndim == 5 else x[:, None]
+
+
+def _deep(kernel: Array) -> Array:
+    """A kernel with a depth axis of one in front, if there is none."""
+    return kernel if kernel.ndim == 5 else kernel[None]
+
+
+def _three(sizes: Size) -> tuple[int, int, int]:
+    """Sizes or strides along z, y, x; 1 along z for two axes."""
+    z, y, x = (1, *sizes)[-3:]
+    return z, y, x

@@ -1,0 +1,6 @@
+"""From a data set's fingerprint to a training plan: pure arithmetic."""
+
+from bmjax.planning.fingerprint import summarise
+from bmjax.planning.plan import BRATS_METS, LabelScheme, Plan, make_plan
+
+__all__ = ["BRATS_METS", "LabelScheme", "Plan", "make_plan", "summarise"]

@@ -1,0 +1,44 @@
+"""Pages, pictures and tables for people.
+
+The pages need the `report` extra (matplotlib); the tables for the terminal do not, so
+the doors are loaded when first touched.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bmjax.report.comparison import Cohort, write_comparison_report
+    from bmjax.report.evaluation import write_evaluation_report
+    from bmjax.report.overlays import CaseSources
+    from bmjax.report.run import write_run_report
+
+_DOORS = {
+    "CaseSources": "overlays",
+    "Cohort": "comparison",
+    "write_comparison_report": "comparison",
+    "write_evaluation_report": "evaluation",
+    "write_run_report": "run",
+}
+__all__ = [
+    "CaseSources",
+    "Cohort",
+    "write_comparison_report",
+    "write_evaluation_report",
+    "write_run_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'bmjax.report' has no attribute '{name}'")
+    try:
+        return getattr(import_module(f"bmjax.report.{_DOORS[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("matplotlib", "PIL"):
+            raise
+        raise ModuleNotFoundError(
+            f"pages need {error.name}, which is not installed; "
+            "install it with: pip install 'bmjax[report]'",
+            name=error.name,
+        ) from error

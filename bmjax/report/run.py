@@ -1,0 +1,81 @@
+"""The page of one training run: curves, held-out cases, provenance."""
+
+from pathlib import Path
+
+from bmjax.report import sections
+from bmjax.report.page import Block, Details, Facts, Page, Section, Text
+from bmjax.report.sources import RunFiles, flat, read_run
+
+
+def write_run_report(run: str | Path, out: str | Path) -> Path:
+    """Write one self-contained page of a run folder, complete or not.
+
+    Args:
+      run: folder made by `bmjax train`.
+      out: the page.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+    """
+    files = read_run(Path(run))
+    evaluation = files.evaluation
+    parts = [_summary(files), sections.curves_section({files.name: files.records})]
+    if evaluation is not None:
+        cases = sections.hardest_first(evaluation, name="prediction")
+        parts += [
+            sections.results_section(evaluation, title="Held-out cases"),
+            sections.lesions_section(evaluation),
+            sections.cases_section(cases),
+        ]
+    parts.append(_provenance(files))
+    model = files.experiment.get("model", {}).get("type", "")
+    page = Page(
+        title=f"Training run {files.name}",
+        subtitle=f"{model} on {files.experiment.get('data', {}).get('store', '')}"
+        if model
+        else "",
+        sections=tuple(parts),
+        footer="Research use only; not a medical device. Made by bmjax.",
+    )
+    return page.write(out)
+
+
+def _summary(files: RunFiles) -> Section:
+    blocks: list[Block] = []
+    if files.evaluation is not None and files.evaluation.rows:
+        blocks.append(sections.headline(files.evaluation))
+    last = [r for r in files.records if r["kind"] == "train"][-1:]
+    facts = [
+        ("training cases", str(len(files.split["train"]))) if files.split else None,
+        ("held-out cases", str(len(files.split["val"]))) if files.split else None,
+        ("steps done", f"{last[0]['step']:,}") if last else None,
+        ("time per step", f"{last[0]['step_ms']:.0f} ms")
+        if last and "step_ms" in last[0]
+        else None,
+    ]
+    items = tuple(fact for fact in facts if fact is not None)
+    if items:
+        blocks.append(Facts(items=items))
+    blocks += [
+        Text(text=f"Not in this folder: {name}.", kind="missing")
+        for name in files.missing
+    ]
+    return Section(title="Summary", blocks=tuple(blocks))
+
+
+def _provenance(files: RunFiles) -> Section:
+    blocks: list[Block] = []
+    for title, values in (
+        ("Experiment", files.experiment),
+        ("Plan", files.plan),
+        ("Split", files.split),
+    ):
+        if values:
+            items = tuple(flat(values).items())
+            blocks.append(Details(title=title, blocks=(Facts(items=items),)))
+    if files.graft:
+        lines = tuple(Text(text=line) for line in files.graft.splitlines() if line)
+        blocks.append(Details(title="Origin of the first parameters", blocks=lines))
+    if files.evaluation is not None:
+        blocks.append(sections.conventions_details(files.evaluation))
+    return Section(title="Provenance", blocks=tuple(blocks))

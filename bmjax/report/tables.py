@@ -1,0 +1,313 @@
+"""Tables of an evaluation, for the page and for the terminal, from plain dicts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table as RichTable
+
+from bmjax.metrics import statistics
+from bmjax.report.page import Cell, Table
+
+Row = Mapping[str, Any]
+MAX_PRINTED_CASES = 24
+DASH = "\N{EN DASH}"
+SUMMARY_COLUMNS = (
+    ("dice", "Dice", 3),
+    ("sensitivity", "sensitivity", 3),
+    ("precision", "precision", 3),
+    ("specificity", "specificity", 5),
+    ("lesionwise_dice_brats2023", "lesion-wise Dice", 3),
+    ("reference_ml", "reference [ml]", 2),
+    ("predicted_ml", "predicted [ml]", 2),
+)
+
+
+def number(value: Any, *, digits: int = 3) -> str:
+    """A number as text; a dash where it is undefined."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(described: Mapping[str, Any], *, digits: int = 3) -> str:
+    """The 95 % confidence interval of a mean as text, empty below three cases."""
+    low, high = described.get("ci95_low"), described.get("ci95_high")
+    if low is None or high is None or described["n"] < 3:
+        return ""
+    return f"{number(low, digits=digits)} to {number(high, digits=digits)}"
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """Mean and standard deviation of each metric by region."""
+    regions: Mapping[str, Any] = summary["regions"]
+    used = [
+        (metric, title, digits)
+        for metric, title, digits in SUMMARY_COLUMNS
+        if any(metric in measured for measured in regions.values())
+    ]
+    rows = []
+    for name, measured in regions.items():
+        row = [Cell(text=name, kind="name", is_number=False)]
+        dice = measured.get("dice", {})
+        row.append(Cell(text=str(dice.get("n", 0))))
+        for metric, _, digits in used:
+            described = measured.get(metric)
+            if metric in ("dice", "lesionwise_dice_brats2023"):
+                row.append(Cell(text=_mean_sd(described, digits)))
+            else:
+                mean = described["mean"] if described else None
+                row.append(Cell(text=number(mean, digits=digits)))
+            if metric == "dice":
+                row.append(Cell(text=interval(dice) or DASH, kind="quiet"))
+                row.append(Cell(text=number(dice.get("median"))))
+        rows.append(tuple(row))
+    titles = [title for _, title, _ in used]
+    at = 1 + titles.index("Dice") if "Dice" in titles else 0
+    return Table(
+        columns=("region", "n", *titles[:at], "95 % CI", "median", *titles[at:]),
+        rows=tuple(rows),
+        caption="Means over cases, with \N{PLUS-MINUS SIGN} the standard deviation; n: "
+        "cases in which Dice is defined; lesion-wise Dice by the BraTS-METS 2023 rule.",
+    )
+
+
+def cases_table(rows: Sequence[Row], *, regions: Sequence[str]) -> Table:
+    """One line per case: Dice, volumes and lesions of each region."""
+    metrics = (
+        ("dice", "Dice", 3),
+        ("reference_ml", "ref. ml", 2),
+        ("predicted_ml", "pred. ml", 2),
+    )
+    lines = []
+    for row in rows:
+        cells = [Cell(text=str(row["case"]), kind="name", is_number=False)]
+        for region in regions:
+            for metric, _, digits in metrics:
+                value = row.get(f"{metric}_{region}")
+                kind = "bad" if metric == "dice" and value == 0 else "plain"
+                cells.append(Cell(text=number(value, digits=digits), kind=kind))
+            cells.append(Cell(text=_found(row, region)))
+        lines.append(tuple(cells))
+    return Table(
+        columns=("case", *(*(t for _, t, _ in metrics), "lesions") * len(regions)),
+        rows=tuple(lines),
+        groups=(("", 1), *((region, len(metrics) + 1) for region in regions)),
+        caption="Lesions: found / in the reference + false positives.",
+    )
+
+
+def comparison_table(
+    rows_by_name: Mapping[str, Sequence[Row]],
+    *,
+    regions: Sequence[str],
+    metric: str = "dice",
+    digits: int = 3,
+) -> Table:
+    """One line per case, one column per region and method; the best in bold.
+
+    Args:
+      rows_by_name: rows of each method's evaluation.
+      regions: regions to show.
+      metric: column of the rows, without the region.
+      digits: decimals.
+    """
+    names = list(rows_by_name)
+    by_case: dict[str, dict[str, Row]] = {}
+    for name, rows in rows_by_name.items():
+        for row in rows:
+            by_case.setdefault(str(row["case"]), {})[name] = row
+    shown = {
+        region: [
+            name
+            for name in names
+            if any(
+                math.isfinite(_value(found.get(name), f"{metric}_{region}"))
+                for found in by_case.values()
+            )
+        ]
+        for region in regions
+    }
+    lines: list[tuple[Cell, ...]] = []
+    columns: dict[tuple[str, str], list[float]] = {}
+    for case, found in sorted(by_case.items()):
+        cells = [Cell(text=case, kind="name", is_number=False)]
+        for region in regions:
+            values = [_value(found.get(n), f"{metric}_{region}") for n in shown[region]]
+            for name, value in zip(shown[region], values, strict=True):
+                columns.setdefault((region, name), []).append(value)
+            cells += _best_in_bold(values, digits)
+        lines.append(tuple(cells))
+    means, spreads = [], []
+    for region in regions:
+        described = [statistics.describe(columns[region, n]) for n in shown[region]]
+        means += _best_in_bold([d["mean"] for d in described], digits)
+        spreads += [
+            Cell(text=number(d["sd"], digits=digits), kind="quiet") for d in described
+        ]
+    return Table(
+        columns=("case", *(name for region in regions for name in shown[region])),
+        rows=tuple(lines),
+        footer=(
+            (Cell(text="mean", kind="name", is_number=False), *means),
+            (Cell(text="standard deviation", kind="quiet", is_number=False), *spreads),
+        ),
+        groups=(
+            ("", 1),
+            *((region, len(shown[region])) for region in regions if shown[region]),
+        ),
+    )
+
+
+def detection_table(summary: Mapping[str, Any]) -> Table | None:
+    """Lesions found by size, and false positives; None where no region has lesions."""
+    rows, bins = [], ()
+    for name, measured in summary["regions"].items():
+        detection = measured.get("detection")
+        if not detection:
+            continue
+        bins = tuple(detection["by_size"])
+        cells = [Cell(text=name, kind="name", is_number=False)]
+        for found in (detection["all"], *detection["by_size"].values()):
+            text = f"{found['num_found']} / {found['num_lesions']}"
+            if found["num_lesions"]:
+                text += f" ({100 * found['sensitivity']:.0f} %)"
+            cells.append(
+                Cell(text=text, kind="plain" if found["num_lesions"] else "quiet")
+            )
+        per_case = detection["false_positives_per_case"]
+        cells.append(Cell(text=number(per_case, digits=2)))
+        rows.append(tuple(cells))
+    if not rows:
+        return None
+    return Table(
+        columns=("region", "all lesions", *bins, "false positives per case"),
+        rows=tuple(rows),
+        caption="Reference lesions found (at least one common voxel) / all, by "
+        "equivalent diameter.",
+    )
+
+
+def failures_table(failures: Sequence[Mapping[str, str]]) -> Table:
+    """Cases that could not be evaluated, and why."""
+    return Table(
+        columns=("case", "reason"),
+        rows=tuple(
+            (
+                Cell(text=f["case"], kind="name", is_number=False),
+                Cell(text=f["message"], kind="bad", is_number=False),
+            )
+            for f in failures
+        ),
+    )
+
+
+def missed_table(lesions: Sequence[Row], *, region: str, limit: int = 20) -> Table:
+    """The largest missed lesions and false positives of a region, with their place."""
+    wrong = [r for r in lesions if r["region"] == region and not r["is_found"]]
+    wrong.sort(key=lambda r: -r["volume_mm3"])
+    rows = []
+    for row in wrong[:limit]:
+        place = ", ".join(number(row[f"centre_{a}_mm"], digits=0) for a in "xyz")
+        is_missed = row["kind"] == "reference"
+        rows.append(
+            (
+                Cell(text=str(row["case"]), kind="name", is_number=False),
+                Cell(text="missed" if is_missed else "invented", is_number=False),
+                Cell(text=number(row["volume_mm3"], digits=0)),
+                Cell(text=number(row["diameter_mm"], digits=1)),
+                Cell(text=place),
+            )
+        )
+    more = f" ({len(wrong) - limit} smaller ones not listed)" if wrong[limit:] else ""
+    return Table(
+        columns=("case", "what", "volume [mm3]", "diameter [mm]", "x, y, z [mm]"),
+        rows=tuple(rows),
+        caption=f"Missed and invented {region} lesions, largest first{more}; place in "
+        "RAS+ world coordinates.",
+    )
+
+
+def evaluation_table(evaluation: Mapping[str, Any]) -> Group:
+    """What the terminal shows of an evaluation given by `Evaluation.to_dict()`."""
+    summary = evaluation["summary"]
+    parts = []
+    rows = evaluation["cases"]
+    regions = [r for r in summary["regions"] if "detection" in summary["regions"][r]]
+    if rows and len(rows) <= MAX_PRINTED_CASES:
+        by_case = RichTable(title="Dice by case", title_justify="left")
+        by_case.add_column("case")
+        for region in regions:
+            by_case.add_column(region, justify="right")
+            by_case.add_column("lesions", justify="right", style="dim")
+        for row in rows:
+            cells = [str(row["case"])]
+            for region in regions:
+                cells += [number(row[f"dice_{region}"]), _found(row, region)]
+            by_case.add_row(*cells)
+        parts.append(by_case)
+    num_failed = len(evaluation["failures"])
+    title = f"Mean over {len(rows)} cases" + (
+        f"; {num_failed} failed" if num_failed else ""
+    )
+    table = RichTable(title=title, title_justify="left")
+    for name in ("region", "n", "Dice", "95 % CI", "sens.", "spec.", "prec."):
+        table.add_column(name, justify="left" if name == "region" else "right")
+    for name in ("ref. ml", "pred. ml", "lesions found", "false pos. / case"):
+        table.add_column(name, justify="right")
+    for name, measured in summary["regions"].items():
+        if not measured:
+            continue
+        dice, detection = measured["dice"], measured.get("detection")
+        found = detection["all"] if detection else None
+        table.add_row(
+            name,
+            str(dice["n"]),
+            _mean_sd(dice, 3),
+            interval(dice),
+            number(measured["sensitivity"]["mean"]),
+            number(measured["specificity"]["mean"], digits=5),
+            number(measured["precision"]["mean"]),
+            *(
+                number(measured[m]["mean"], digits=2)
+                for m in ("reference_ml", "predicted_ml")
+            ),
+            f"{found['num_found']} / {found['num_lesions']}" if found else "",
+            number(detection["false_positives_per_case"], digits=2)
+            if detection
+            else "",
+        )
+    parts.append(table)
+    return Group(*parts)
+
+
+def _mean_sd(described: Mapping[str, Any] | None, digits: int) -> str:
+    if described is None or not described["n"]:
+        return DASH
+    text = number(described["mean"], digits=digits)
+    if described["n"] > 1:
+        text += f" \N{PLUS-MINUS SIGN} {number(described['sd'], digits=digits)}"
+    return text
+
+
+def _found(row: Row, region: str) -> str:
+    found, false = (
+        row.get(f"{metric}_{region}")
+        for metric in ("found_lesions", "false_positive_lesions")
+    )
+    if found is None or false is None:
+        return DASH
+    return f"{found:.0f} / {row[f'reference_lesions_{region}']:.0f} + {false:.0f}"
+
+
+def _value(row: Row | None, column: str) -> float:
+    value = row.get(column) if row is not None else None
+    return math.nan if value is None else float(value)
+
+
+def _best_in_bold(values: Sequence[float], digits: int) -> list[Cell]:
+    texts = [number(v, digits=digits) for v in values]
+    finite = [v for v in values if math.isfinite(v)]
+    best = number(max(finite), digits=digits) if len(finite) > 1 else None
+    return [Cell(text=t, kind="best" if t == best else "plain") for t in texts]

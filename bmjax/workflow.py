@@ -1,0 +1,219 @@
+"""The doors `prepare`, `train` and `predict`: where the rooms are wired together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from rich.console import Console
+
+from bmjax import models
+from bmjax.data.cases import Case, find_cases, sort_cases
+from bmjax.data.measure import measure_cases
+from bmjax.data.splits import Split, split_cases
+from bmjax.data.store import Store, prepare_store
+from bmjax.evaluation import Evaluation, evaluate
+from bmjax.experiment import Experiment
+from bmjax.inference import CaseResult, predict_cases
+from bmjax.planning import Plan, make_plan, summarise
+from bmjax.runs import opened, read_run
+from bmjax.sharding import Parallel
+from bmjax.surgery.graft import GraftReport
+from bmjax.trainer import Origin, train_run
+
+Tick = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a call of `train` did.
+
+    Attributes:
+      run: the run folder.
+      step: number of updates done.
+      is_finished: false where the run was asked to stop early.
+      validation: whole-volume scores of the held-out cases, once finished.
+      grafted: what became of each parameter, where the run had an origin.
+    """
+
+    run: Path
+    step: int
+    is_finished: bool
+    validation: Evaluation | None = None
+    grafted: GraftReport | None = None
+
+
+def prepare(
+    raw: str | Path,
+    store: str | Path,
+    *,
+    channels: tuple[str, ...] = ("t1c", "t1n", "t2f", "t2w"),
+    plan: Plan | None = None,
+    spacing_mm: tuple[float, ...] | None = None,
+    patch_size: tuple[int, ...] | None = None,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    progress: Tick | None = None,
+) -> Plan:
+    """Turn raw cases into a store: fingerprint, plan, preprocessed arrays.
+
+    Args:
+      raw: folder of cases, or a CSV manifest.
+      store: folder to make; a store that was interrupted is completed.
+      channels: the input channels, in order.
+      plan: take this plan, such as another data set's, instead of making one.
+      spacing_mm: target spacing instead of the plan's own, z y x [mm].
+      patch_size: patch instead of the plan's own [vox].
+      batch_size: batch size instead of the plan's own.
+      num_workers: cases prepared at the same time; None takes all cores.
+      progress: called with cases done, cases in all, and what was done.
+    """
+    cases = find_cases(Path(raw), channels=channels, need_labels=True)
+    fingerprint = None
+    if plan is None:
+        facts = measure_cases(
+            cases, channels=channels, num_workers=num_workers, progress=progress
+        )
+        fingerprint = summarise(facts)
+        plan = make_plan(
+            fingerprint,
+            spacing_mm=spacing_mm,
+            patch_size=patch_size,
+            batch_size=batch_size,
+        )
+    prepare_store(
+        cases,
+        plan,
+        Path(store),
+        fingerprint=fingerprint,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    return plan
+
+
+def train(
+    experiment: Experiment,
+    *,
+    workdir: str | Path,
+    origin: Origin | None = None,
+    parallel: Parallel = "jit",
+    num_devices: int | None = None,
+    console: Console | None = None,
+) -> Trained:
+    """Train, or go on with, one run; the folder holds all that is known of it.
+
+    Args:
+      experiment: what to run; fields left None are taken from the store's plan.
+      workdir: run folder. A run that was interrupted goes on where it was saved.
+      origin: another run whose parameters to begin with.
+      parallel: `jit` or `pmap`, the same result.
+      num_devices: how many devices share each batch; None takes all.
+      console: where progress is shown; nothing is shown if None.
+
+    Raises:
+      ValueError: the folder holds a run of another experiment.
+      NonFiniteLossError: the loss became NaN or infinite.
+    """
+    run = Path(workdir)
+    console = console or Console(quiet=True)
+    if experiment.data.store is None:
+        raise ValueError("data.store is not set; give --data.store STORE")
+    store = Store(Path(experiment.data.store))
+    experiment = experiment.resolve(store.plan)
+    parts = _split(experiment, store)
+    with opened(run, experiment, plan=store.plan, split=parts):
+        step, grafted = train_run(
+            run,
+            experiment,
+            plan=store.plan,
+            split=parts,
+            origin=origin,
+            parallel=parallel,
+            num_devices=num_devices,
+            console=console,
+        )
+        if step < experiment.optimizer.num_steps:
+            return Trained(run, step, False, grafted=grafted)
+        validation = _validate_whole(run, parts, store, console)
+    return Trained(run, step, True, validation, grafted)
+
+
+def _split(experiment: Experiment, store: Store) -> Split:
+    return split_cases(
+        store.patients,
+        num_folds=experiment.data.num_folds,
+        fold=experiment.data.fold,
+        held_out=experiment.data.held_out,
+    )
+
+
+def _validate_whole(
+    run: Path, parts: Split, store: Store, console: Console
+) -> Evaluation | None:
+    """Predict the held-out cases whole, and compare them with their labels."""
+    cases = [store.case(case_id).source for case_id in parts.val]
+    out = run / "validation"
+    console.print(f"{run.name}: predicting {len(cases)} held-out cases whole")
+    predict(run, images=cases, out=out, overwrite=True)
+    return evaluate(out, cases, out=out)
+
+
+def predict(
+    run: str | Path,
+    *,
+    images: str | Path | Sequence[Case],
+    out: str | Path,
+    cases: Sequence[str] | None = None,
+    checkpoint: str = "best",
+    overwrite: bool = False,
+    progress: Tick | None = None,
+) -> list[CaseResult]:
+    """Write a label file, in the input's own geometry, for each case.
+
+    Args:
+      run: run folder.
+      images: folder of cases, CSV manifest, or cases already found.
+      out: folder for `CASE.nii.gz`.
+      cases: ids of the cases wanted; None for all.
+      checkpoint: `best` or `last`.
+      overwrite: replace what another network or setting left in the folder.
+      progress: called with cases done, cases in all, and the case at hand.
+
+    Returns:
+      One result per case; a failed case holds its error and the others are finished.
+    """
+    run = Path(run)
+    found = read_run(run, checkpoint=checkpoint)
+    unusable: dict[str, str] = {}
+    if isinstance(images, str | Path):
+        images, problems, _ = sort_cases(
+            Path(images), channels=found.plan.channels, ids=cases
+        )
+        for problem in problems:
+            before = unusable.get(problem.case)
+            unusable[problem.case] = f"{before}\n{problem}" if before else str(problem)
+    variables = jax.tree.map(jnp.asarray, found.variables)
+    return predict_cases(
+        Partial(_first_output(found.experiment.model), variables),
+        images,
+        found.plan,
+        Path(out),
+        settings=found.experiment.inference,
+        unusable=unusable,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+@cache
+def _first_output(model: models.Network) -> Callable[[Any, jax.Array], jax.Array]:
+    def apply(variables: Any, image: jax.Array) -> jax.Array:
+        outputs: Any = model.apply(variables, image, is_training=False)
+        return outputs[0]
+
+    return apply

@@ -1,0 +1,279 @@
+"""Folders against folders: nothing is ignored, and every number has its definition."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import SHARED
+
+from bmjax.data import nifti
+from bmjax.data.cases import Case
+from bmjax.evaluation import evaluate
+from bmjax.planning.plan import LabelScheme
+
+AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
+CASES = ("a-0001-000", "a-0002-000", "a-0003-000")
+
+
+def labels_of(seed):
+    labels = np.zeros((6, 12, 14), np.uint8)
+    labels[1:4, 2:7, 3:8] = 2
+    labels[2, 3 : 5 + seed % 2, 4:7] = 3
+    labels[2, 4, 5] = 1
+    return labels
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Predictions and references, equal but for one voxel of the second case."""
+    for seed, name in enumerate(CASES):
+        labels = labels_of(seed)
+        nifti.write(tmp_path / "ref" / f"{name}.nii.gz", labels, affine=AFFINE)
+        if seed == 1:
+            labels[5, 11, 13] = 3
+        nifti.write(tmp_path / "pred" / f"{name}.nii.gz", labels, affine=AFFINE)
+    return tmp_path / "pred", tmp_path / "ref"
+
+
+def test_rows_hold_every_region_and_label(folders):
+    evaluation = evaluate(*folders)
+    assert evaluation.ok
+    assert [row["case"] for row in evaluation.rows] == list(CASES)
+    assert evaluation.regions == ("WT", "TC", "ET", "NETC", "SNFH")
+    first, second, _ = evaluation.rows
+    assert all(first[f"dice_{r}"] == 1 for r in evaluation.regions)
+    assert second["dice_WT"] == pytest.approx(2 * 75 / (2 * 75 + 1))
+    assert second["reference_ml_WT"] == pytest.approx(75 * 3 / 1000)
+    assert second["false_positive_lesions_ET"] == 1
+
+
+def test_summary_counts_cases_and_lesions(folders):
+    whole = evaluate(*folders).summary["regions"]["WT"]
+    assert whole["dice"]["n"] == 3
+    assert whole["detection"]["all"] == {
+        "num_lesions": 3,
+        "num_found": 3,
+        "sensitivity": 1.0,
+    }
+    assert whole["detection"]["false_positives_per_case"] == pytest.approx(1 / 3)
+
+
+def test_lesion_rows_are_in_world_millimetres(folders):
+    rows = evaluate(*folders).lesions
+    invented = next(row for row in rows if row["kind"] == "false positive")
+    place = [invented[f"centre_{axis}_mm"] for axis in "xyz"]
+    assert place == [13.0, 11.0, 15.0]
+
+
+def test_the_order_of_cases_does_not_matter(folders):
+    forward = evaluate(*folders, cases=CASES)
+    backward = evaluate(*folders, cases=CASES[::-1], num_workers=1)
+    assert forward.to_dict() == backward.to_dict()
+
+
+def test_a_missing_prediction_fails_and_the_rest_is_evaluated(folders):
+    (folders[0] / f"{CASES[1]}.nii.gz").unlink()
+    evaluation = evaluate(*folders)
+    assert not evaluation.ok
+    assert len(evaluation.rows) == 2
+    (failure,) = evaluation.failures
+    assert failure["case"] == CASES[1]
+    assert "no prediction" in failure["message"]
+    assert evaluation.summary["failed"] == [failure]
+    assert evaluation.summary["num_expected"] == 3
+
+
+def test_a_damaged_prediction_fails(folders):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    (failure,) = evaluate(*folders).failures
+    assert "truncated" in failure["message"]
+
+
+def test_another_shape_fails_with_both_sizes(folders):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    nifti.write(path, np.zeros((6, 12, 13), np.uint8), affine=AFFINE)
+    (failure,) = evaluate(*folders).failures
+    assert "(6, 12, 13)" in failure["message"]
+    assert "(6, 12, 14)" in failure["message"]
+
+
+@pytest.mark.parametrize(("shift_mm", "is_ok"), [(1e-5, True), (0.3, False)])
+def test_an_affine_may_differ_by_a_tenth_of_a_voxel(folders, shift_mm, is_ok):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    moved = AFFINE.copy()
+    moved[0, 3] += shift_mm
+    nifti.write(path, labels_of(0), affine=moved)
+    evaluation = evaluate(*folders)
+    assert evaluation.ok == is_ok
+    if not is_ok:
+        assert "0.30 voxels apart" in evaluation.failures[0]["message"]
+
+
+def test_an_unknown_label_fails_with_its_count(folders):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    labels = labels_of(0)
+    labels[0, 0, :2] = 4
+    nifti.write(path, labels, affine=AFFINE)
+    (failure,) = evaluate(*folders).failures
+    assert "4 (2 voxels)" in failure["message"]
+
+
+def test_a_prediction_in_another_orientation_is_turned(folders):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    flipped = np.diag([-1.0, 1.0, 3.0, 1.0])
+    flipped[0, 3] = 13.0
+    nifti.write(path, labels_of(0)[:, :, ::-1].copy(), affine=flipped)
+    evaluation = evaluate(*folders)
+    assert evaluation.ok
+    assert evaluation.rows[0]["dice_WT"] == 1
+
+
+def test_cases_named_in_the_prediction_record_are_expected(folders):
+    record = {"cases": [{"case": CASES[0]}, {"case": "a-0009-000"}]}
+    (folders[0] / "predict.json").write_text(json.dumps(record))
+    evaluation = evaluate(*folders)
+    assert [row["case"] for row in evaluation.rows] == [CASES[0]]
+    (failure,) = evaluation.failures
+    assert "a-0009-000: no reference labels" in failure["message"]
+    assert evaluation.summary["not_evaluated"] == list(CASES[1:])
+
+
+def test_an_empty_prediction_is_valid_and_flagged(folders):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    nifti.write(path, np.zeros((6, 12, 14), np.uint8), affine=AFFINE)
+    evaluation = evaluate(*folders)
+    assert evaluation.ok
+    assert evaluation.rows[0]["dice_WT"] == 0
+    assert evaluation.summary["empty_predictions"] == [CASES[0]]
+
+
+@pytest.mark.parametrize(("convention", "num"), [("exclude", 2), ("one", 3)])
+def test_two_empty_masks_follow_the_named_convention(folders, convention, num):
+    for folder in folders:
+        path = folder / f"{CASES[0]}.nii.gz"
+        nifti.write(path, np.zeros((6, 12, 14), np.uint8), affine=AFFINE)
+    evaluation = evaluate(*folders, both_empty=convention)
+    assert evaluation.summary["regions"]["WT"]["dice"]["n"] == num
+    assert "both empty" in evaluation.conventions["both_empty"]
+
+
+def test_another_label_scheme_is_evaluated(folders):
+    scheme = LabelScheme(
+        labels=(("core", 1), ("oedema", 2), ("rim", 3)),
+        regions=(("all", (1, 2, 3)),),
+        paint=(2,),
+    )
+    evaluation = evaluate(*folders, scheme=scheme)
+    assert evaluation.regions == ("all", "core", "oedema", "rim")
+    assert "reference_lesions_rim" not in evaluation.rows[0]
+
+
+def test_files_hold_what_was_returned(folders, tmp_path):
+    out = tmp_path / "eval"
+    evaluation = evaluate(*folders, out=out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "cases.csv",
+        "conventions.json",
+        "files.json",
+        "lesions.csv",
+        "summary.json",
+    ]
+    with (out / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == list(CASES)
+    assert float(rows[1]["dice_WT"]) == pytest.approx(
+        evaluation.rows[1]["dice_WT"], rel=1e-5
+    )
+    assert json.loads((out / "summary.json").read_text())["num_evaluated"] == 3
+    conventions = json.loads((out / "conventions.json").read_text())
+    metrics = {name.rsplit("_", 1)[0] for name in rows[0] if name.endswith("_WT")}
+    assert metrics <= set(conventions)
+
+
+def test_undefined_numbers_are_null_in_json_and_blank_in_csv(folders, tmp_path):
+    for folder in folders:
+        path = folder / f"{CASES[0]}.nii.gz"
+        nifti.write(path, np.zeros((6, 12, 14), np.uint8), affine=AFFINE)
+    evaluation = evaluate(*folders, out=tmp_path / "eval")
+    assert json.loads(json.dumps(evaluation.to_dict()))["cases"][0]["dice_WT"] is None
+    with (tmp_path / "eval" / "cases.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["dice_WT"] == ""
+
+
+def test_columns_of_a_manifest_travel_into_the_rows(folders, tmp_path):
+    lines = ["case,patient,visit,labels,primary"]
+    lines += [f"{c},{c[:6]},000,ref/{c}.nii.gz,lung" for c in CASES]
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    evaluation = evaluate(folders[0], manifest)
+    assert [row["primary"] for row in evaluation.rows] == ["lung"] * 3
+    assert evaluation.rows[0]["patient"] == "a-0001"
+
+
+def test_cases_already_found_are_a_reference(folders):
+    found = [
+        Case(
+            id=c,
+            patient=c[:6],
+            images={},
+            labels=folders[1] / f"{c}.nii.gz",
+            columns={},
+        )
+        for c in CASES
+    ]
+    assert evaluate(folders[0], found).to_dict()["cases"][0]["patient"] == "a-0001"
+    found[2] = replace(found[2], labels=None)
+    (failure,) = evaluate(folders[0], found).failures
+    assert failure["case"] == CASES[2]
+
+
+def test_images_beside_the_reference_are_remembered(folders, tmp_path):
+    raw = tmp_path / "raw"
+    for c in CASES[:2]:
+        for name in ("seg", "t1c", "flair"):
+            nifti.write(raw / c / f"{c}-{name}.nii.gz", labels_of(0), affine=AFFINE)
+    evaluation = evaluate(folders[0], raw)
+    assert evaluation.ok
+    images = evaluation.files[CASES[1]]["images"]
+    assert set(images) == {"t1c", "t2f"}
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder of predictions"):
+        evaluate(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(ValueError, match="no reference label file"):
+        evaluate(tmp_path, tmp_path)
+
+
+def test_evaluating_does_not_import_jax():
+    code = "import sys, bmjax.evaluation; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_real_pair_scores_as_published(tmp_path):
+    folder = SHARED / "data" / "brats_met" / "BraTS-MET-01352-000"
+    if not folder.is_dir():
+        pytest.skip("the real pair BraTS-MET-01352-000 is not on this machine")
+    name = "BraTS-MET-01352-000"
+    (tmp_path / f"{name}.nii.gz").symlink_to(folder / "prediction.nii.gz")
+    (tmp_path / "ref").mkdir()
+    (tmp_path / "ref" / f"{name}.nii.gz").symlink_to(folder / f"{name}-seg.nii.gz")
+    (row,) = evaluate(tmp_path, tmp_path / "ref").rows
+    dices = [row[f"dice_{region}"] for region in ("ET", "TC", "WT")]
+    assert dices == pytest.approx([0.884403, 0.943704, 0.934672], abs=1e-6)
+    assert row["reference_lesions_ET"] == 21
+    assert row["found_lesions_ET"] == 13
+
+
+def test_a_raw_folder_of_real_cases_is_a_reference(real_cases, tmp_path):
+    case = "BraTS-SSA-00110-000"
+    source = real_cases / case / f"{case}-seg.nii.gz"
+    (tmp_path / f"{case}.nii.gz").symlink_to(source)
+    (row,) = evaluate(tmp_path, real_cases, cases=[case]).rows
+    assert row["dice_WT"] == 1
+    assert np.isnan(row["dice_NETC"])  # this patient has no necrosis
