@@ -176,9 +176,8 @@ class Checkpoints:
 
 def _remove_unfinished(folder: Path) -> None:
     # orbax would do so too, but in the background, beside the next save
-    if folder.is_dir():
-        for name in ocp.utils.tmp_checkpoints(folder.resolve()):
-            shutil.rmtree(folder / name)
+    for left in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+        shutil.rmtree(left)
 
 
 def digest(tree: Any) -> str:
