@@ -17,10 +17,15 @@ from rich.markup import escape
 import bmjax
 from bmjax.compilation import use_cache
 from bmjax.console import ticking
+from bmjax.sharding import split_cpu
+from bmjax.surgery import Surgery
 
 OK, FAILED, USAGE, STOPPED = 0, 1, 2, 75
 
 Positional = tyro.conf.Positional
+MaybeRun = Positional[Path | None]
+AsFlags = tyro.conf.arg(name="")
+_PLAIN = Surgery()
 
 
 def check(raw: Positional[Path], /, *, json: bool = False) -> int:
@@ -79,11 +84,11 @@ def train_from(config: Any) -> Callable[..., int]:
         *,
         workdir: Path,
         origin: Path | None = None,
-        heads: Literal["init", "keep"] = "init",
-        skip: tuple[str, ...] = (),
+        from_torch: Path | None = None,
+        surgery: Annotated[Surgery, AsFlags] = _PLAIN,
         parallel: Literal["jit", "pmap"] = "jit",
         num_devices: int | None = None,
-        experiment: Annotated[Any, tyro.conf.arg(name="")] = config,
+        experiment: Annotated[Any, AsFlags] = config,
     ) -> int:
         """Train a network, or go on with an interrupted run.
 
@@ -91,16 +96,16 @@ def train_from(config: Any) -> Callable[..., int]:
           config_file: a Python file with `experiment()`, or a run folder to repeat.
           workdir: run folder.
           origin: run folder whose parameters to begin with.
-          heads: draw the output layers anew, or keep those of the origin.
-          skip: patterns of parameter paths to draw anew.
+          from_torch: weight file to begin with: nnU-Net's checkpoint, a state dict,
+            safetensors or npz.
+          surgery: how they are made to fit.
           parallel: how several devices share a batch; the same result.
-          num_devices: how many devices; all if not given.
+          num_devices: how many devices; all if not given, or as many parts of the
+            CPU as divide the batch.
           experiment: any field of the config.
         """
-        from bmjax.trainer import Origin
-
         console = Console(stderr=True)
-        begin = origin and Origin(run=origin, heads=heads, skip=skip)
+        begin = _origin(origin, from_torch, surgery)
         done = bmjax.train(
             experiment,
             workdir=workdir,
@@ -189,28 +194,60 @@ def evaluate(
 
 
 def graft(
-    target: Positional[Path],
-    source: Positional[Path],
+    target: Annotated[
+        Positional[Path | None], tyro.conf.arg(metavar="[TARGET]")
+    ] = None,
+    source: Annotated[
+        Positional[Path | None], tyro.conf.arg(metavar="[SOURCE]")
+    ] = None,
     /,
     *,
-    heads: Literal["init", "keep"] = "init",
-    skip: tuple[str, ...] = (),
+    from_torch: Path | None = None,
+    out: Path | None = None,
+    to_torch: Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    dry_run: bool = False,
+    surgery: Annotated[Surgery, AsFlags] = _PLAIN,
 ) -> int:
-    """Show which parameters of one run would begin another; nothing is written.
+    """Carry parameters from one network over to another, and in and out of torch.
 
-    `bmjax train ... --origin SOURCE` does it.
+    Prints what becomes of each tensor; writes what --out and --to-torch ask for.
 
     Args:
-      target: run folder that would receive them.
-      source: run folder that has them.
-      heads: draw the output layers anew, or keep those of the source.
-      skip: patterns of parameter paths to draw anew.
+      target: run folder that receives them; none makes a run of nnU-Net's checkpoint.
+      source: run folder that has them; none leaves those of the target.
+      from_torch: weight file that has them, instead of a source: nnU-Net's
+        checkpoint, a state dict (.pth, .pt), .safetensors or .npz.
+      out: run folder to make, ready to predict or to train on; or a .safetensors or
+        .npz file, by our names.
+      to_torch: .pth for nnU-Net's checkpoint; .pt, .safetensors or .npz for a state
+        dict by torch's names; a folder for a trained model of nnU-Net.
+      checkpoint: which one of the runs.
+      dry_run: write nothing.
+      surgery: how they are made to fit.
     """
-    from bmjax.runs import read_run
+    from bmjax import transplant
 
-    found = [read_run(run).variables["params"] for run in (target, source)]
-    _, report = bmjax.graft(found[0], found[1], heads=heads, skip=skip)
-    _print_result(str(report))
+    if source is None and from_torch is None and to_torch is None and out is None:
+        _complain("nothing to do: give a source, --from-torch, --to-torch or --out")
+        return USAGE
+    origin = _origin(source, from_torch, surgery, checkpoint)
+    if target is None:
+        if from_torch is None:
+            _complain("give the run folder that receives the parameters")
+            return USAGE
+        run, account = transplant.read_nnunet(from_torch, surgery=surgery)
+    else:
+        run, account = transplant.graft_run(target, origin, checkpoint=checkpoint)
+    if account is not None:
+        _print_result(str(account))
+    if dry_run:
+        return OK
+    if out is not None:
+        split = target and target / "split.json"
+        _print_result(transplant.write_result(out, run, account, split=split))
+    if to_torch is not None:
+        _print_result(transplant.write_torch(to_torch, run))
     return OK
 
 
@@ -277,6 +314,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> int:
     if argv[:1] in (["train"], ["predict"], ["demo"]):
         use_cache()
+        split_cpu()
     if argv[:1] == ["train"]:
         # the flags of `train` are the fields of its config, so that is read first
         has_config = len(argv) > 1 and not argv[1].startswith("-")
@@ -284,6 +322,26 @@ def _run(argv: list[str]) -> int:
         return tyro.cli(train_from(experiment), prog="bmjax train", args=argv[1:])
     return tyro.extras.subcommand_cli_from_dict(
         VERBS, prog="bmjax", description=bmjax.__doc__, args=argv
+    )
+
+
+def _origin(
+    run: Path | None,
+    from_torch: Path | None,
+    surgery: Surgery,
+    checkpoint: Literal["best", "last"] = "best",
+) -> Any:
+    """Where parameters come from; None if nowhere."""
+    from bmjax.transplant import Origin
+
+    if run is None and from_torch is None:
+        if surgery != _PLAIN:
+            raise ValueError(
+                f"{surgery} has nothing to work on: no other network was given"
+            )
+        return None
+    return Origin(
+        run=run, from_torch=from_torch, checkpoint=checkpoint, surgery=surgery
     )
 
 

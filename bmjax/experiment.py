@@ -23,6 +23,7 @@ _KNOWN = {
     for spec in (
         *(AugmentPolicy, Fit, Loader, Optimizer, SlidingWindow),
         *(losses.DeepSupervision, losses.DiceBCE, losses.DiceCE, losses.TverskyBCE),
+        *(losses.BinaryCrossEntropy, losses.BlobDiceBCE, losses.CrossEntropy),
         *(models.PlainUNet, models.ResEncUNet, models.SegResNet),
         *(models.UNet2D, models.ConvNet, models.FCN),
     )

@@ -1,9 +1,10 @@
-"""The run folder: opened once for an experiment, gone on with, or read.
+"""The run folder: opened once for an experiment, gone on with, read, or written whole.
 
 RUN/experiment.json   what is run, every open field resolved
 RUN/plan.json         how its images are prepared
 RUN/split.json        ids of the cases trained on and held out
-RUN/graft.txt         where its first parameters come from
+RUN/origin.json       where its first parameters come from
+RUN/graft.txt         what became of each of them
 RUN/metrics.jsonl     the log; tensorboard/ holds the same
 RUN/checkpoints/      the newest and the best
 RUN/validation/       whole-volume predictions of the held-out cases
@@ -13,6 +14,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from bmjax.checkpoint import Checkpoints
 from bmjax.data.splits import Split
 from bmjax.experiment import Experiment, load
 from bmjax.planning import Plan
+from bmjax.training import initial_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,44 @@ def read_run(run: Path, *, checkpoint: str = "best") -> Run:
     variables = checkpoints.restore_variables(step).variables
     checkpoints.close()
     return Run(experiment, plan, step, variables)
+
+
+def write_run(
+    folder: Path, run: Run, *, account: str | None = None, split: Path | None = None
+) -> None:
+    """Make a run that has not trained yet, to predict with or to train on from.
+
+    Args:
+      folder: made whole or not at all.
+      run: what it holds.
+      account: what became of each parameter, for graft.txt.
+      split: file of the cases to train on and to hold out, copied if it is there.
+
+    Raises:
+      ValueError: the folder is there and not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: is there already; choose another folder")
+    fresh = folder.with_name(f".{folder.name}.tmp")
+    if fresh.exists():
+        shutil.rmtree(fresh)  # left by a call that was killed
+    fresh.mkdir(parents=True)
+    write_whole(fresh / "experiment.json", run.experiment.to_json())
+    write_whole(fresh / "plan.json", json.dumps(run.plan.to_dict(), indent=1))
+    if account is not None:
+        write_whole(fresh / "graft.txt", f"{account}\n")
+    if split is not None and split.is_file():
+        shutil.copyfile(split, fresh / "split.json")
+    state = initial_state(run.variables, run.experiment.optimizer.transformation())
+    checkpoints = Checkpoints(fresh / "checkpoints")
+    checkpoints.save(
+        0,
+        variables=state.variables,
+        optimizer={"step": state.step, "opt_state": state.opt_state},
+        meta={"window": [], "score": None},
+    )
+    checkpoints.close()
+    os.replace(fresh, folder)
 
 
 @contextmanager

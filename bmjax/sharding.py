@@ -7,6 +7,8 @@ the axis of devices. A function that reduces across samples therefore takes `axi
 `None` under `jit`, and goes through `mean`, `sum` or `sample_keys` of this file.
 """
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -19,6 +21,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Key, PRNGKeyArray
 
 DATA_AXIS = "data"
+
+# In this order a step of a U-Net needs a third less memory, in the same time.
+_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 Parallel = Literal["jit", "pmap"]
 Step = Callable[..., tuple[Any, Any]]
@@ -51,6 +56,44 @@ def sample_keys(
     """One key per sample of the global batch, the same however it is spread."""
     first = 0 if axis_name is None else lax.axis_index(axis_name) * num_samples
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_samples))
+
+
+def split_cpu() -> None:
+    """Let the CPU count as two devices, each of which takes half of a batch.
+
+    While one half copies, the other multiplies, so that no core waits: a training step
+    is a fifth faster (benchmarks/README.md). It holds for processes that have not
+    started JAX yet, and where the number of CPU devices was not chosen otherwise.
+    """
+    is_chosen = "xla_force_host_platform_device_count" in os.getenv("XLA_FLAGS", "")
+    if is_chosen or jax.config.values["jax_num_cpu_devices"] > 0:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", 2)
+    except RuntimeError:
+        return  # JAX has started; it keeps the devices that it has
+
+
+def devices_for(batch_size: int, num_devices: int | None) -> list[Any]:
+    """The devices that share a batch.
+
+    Args:
+      batch_size: samples of a batch.
+      num_devices: how many; None takes all, of the parts of a CPU as many as divide
+        the batch.
+
+    Raises:
+      ValueError: there are not so many.
+    """
+    devices = jax.devices()
+    if num_devices is None and devices[0].platform == "cpu":
+        num_devices = math.gcd(batch_size, len(devices))
+    if num_devices is not None and not 1 <= num_devices <= len(devices):
+        raise ValueError(
+            f"{num_devices} devices asked for, but JAX found {len(devices)} "
+            f"({devices[0].platform}); give --num-devices from 1 to {len(devices)}"
+        )
+    return devices[:num_devices]
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -114,8 +157,10 @@ def parallelise(step: Step, mesh: Mesh, *, parallel: Parallel = "jit") -> Step:
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         partial(step, axis_name=None),
         donate_argnums=0,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
+        compiler_options=_CPU_OPTIONS if is_cpu else None,
     )

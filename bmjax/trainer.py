@@ -1,9 +1,9 @@
 """One training: from a resolved experiment to the last checkpoint of its run."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ from bmjax.data.pipeline import batches
 from bmjax.data.splits import Split
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan
-from bmjax.runs import read_run, write_whole
+from bmjax.runs import write_whole
 from bmjax.sharding import Parallel
-from bmjax.surgery.graft import GraftReport, graft
+from bmjax.surgery import GraftReport
 from bmjax.training import (
     RunLog,
     Stop,
@@ -30,21 +30,7 @@ from bmjax.training import (
     make_validation_step,
 )
 from bmjax.training.loop import Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a run's first parameters come from.
-
-    Attributes:
-      run: run folder to take parameters from.
-      heads: draw the output layers anew, or keep those of the run.
-      skip: regular expressions of parameter paths to draw anew.
-    """
-
-    run: Path
-    heads: Literal["init", "keep"] = "init"
-    skip: tuple[str, ...] = ()
+from bmjax.transplant import Origin, transplant
 
 
 def train_run(
@@ -71,15 +57,35 @@ def train_run(
       console: where progress is shown.
 
     Returns:
-      Number of updates done, and what became of each parameter of the origin.
+      Number of updates done, and what became of each parameter of the origin, where
+      this call began the run.
+
+    Raises:
+      ValueError: the run was begun from another origin; the origin does not fit.
     """
-    mesh = sharding.data_mesh(jax.devices()[:num_devices])
+    batch_size = experiment.data.batch_size or 1
+    mesh = sharding.data_mesh(sharding.devices_for(batch_size, num_devices))
     optimizer = experiment.optimizer.transformation()
-    variables, grafted = _first_variables(experiment, plan, origin)
-    if grafted is not None:
-        write_whole(run / "graft.txt", f"{grafted}\n")
-        console.print(f"{run.name}: {grafted.summary()}")
     checkpoints = Checkpoints(run / "checkpoints", keep_last=experiment.fit.keep_last)
+    variables, grafted = _drawn(experiment, plan), None
+    if checkpoints.latest() is not None:
+        _require_same_origin(run, origin)
+    elif origin is None:
+        for name in ("origin.json", "graft.txt"):
+            (run / name).unlink(missing_ok=True)  # of a try that saved nothing
+    else:
+        variables, grafted = transplant(
+            variables, model=experiment.model, plan=plan, origin=origin
+        )
+        write_whole(run / "origin.json", json.dumps(origin.to_dict(), indent=1))
+        write_whole(run / "graft.txt", f"{grafted}\n")
+        for line in (*grafted.remarks, grafted.summary()):
+            console.print(f"{run.name}: {line}", markup=False, soft_wrap=True)
+    factors = jax.tree.leaves(experiment.optimizer.lr_factors(variables["params"]))
+    if 0 in factors:
+        console.print(
+            f"{run.name}: {factors.count(0)} of {len(factors)} tensors are frozen"
+        )
     state = sharding.replicate(initial_state(variables, optimizer), mesh)
     state, progress = _resumed(checkpoints, state)
     start, total = int(state.step), experiment.optimizer.num_steps
@@ -134,17 +140,36 @@ def train_run(
     return int(state.step), grafted
 
 
-def _first_variables(
-    experiment: Experiment, plan: Plan, origin: Origin | None
-) -> tuple[Any, GraftReport | None]:
-    """Fresh variables, or those of another run grafted into them."""
+def _drawn(experiment: Experiment, plan: Plan) -> Any:
+    """Fresh variables of the experiment's network."""
     size = experiment.data.patch_size or plan.patch_size
     image = jnp.zeros((1, *size, len(plan.channels)))
-    variables = jax.jit(experiment.model.init)(jax.random.key(experiment.seed), image)
+    return jax.jit(experiment.model.init)(jax.random.key(experiment.seed), image)
+
+
+def _require_same_origin(run: Path, origin: Origin | None) -> None:
+    """Refuse to go on with a run as if it had begun from something else."""
     if origin is None:
-        return variables, None
-    source = read_run(origin.run).variables
-    return graft(variables, source, heads=origin.heads, skip=origin.skip)
+        return
+    file = run / "origin.json"
+    before = json.loads(file.read_text()) if file.is_file() else None
+    now = origin.to_dict()
+    if before is None:
+        raise ValueError(
+            f"{run}: was not begun with the parameters of {now['path']}; go on without "
+            "an origin, or choose another --workdir"
+        )
+    changes = [
+        f"  {name}: was {before.get(name)}, is now {value}"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    if changes:
+        raise ValueError(
+            f"{run}: was begun from another origin:\n"
+            + "\n".join(changes)
+            + "\nGo on with the old one, or choose another --workdir"
+        )
 
 
 def _resumed(

@@ -74,15 +74,15 @@ def write_weights(
       path: `.safetensors`, `.npz`, `.pth` or `.pt`.
       tensors: arrays by name.
       metadata: makes a `.pth` a checkpoint as nnU-Net's, the tensors under
-        `network_weights` and these values beside them.
+        `network_weights` and these values beside them; in safetensors, text by name.
 
     Raises:
       ValueError: the format is unknown, or cannot hold metadata.
     """
     _check_suffix(path)
     is_torch = path.suffix in (".pth", ".pt")
-    if metadata is not None and not is_torch:
-        raise ValueError(f"{path}: only .pth and .pt can hold metadata beside tensors")
+    if metadata is not None and path.suffix == ".npz":
+        raise ValueError(f"{path}: an npz file cannot hold metadata beside tensors")
     if is_torch:
         state = dict(tensors)
         checkpoint = None if metadata is None else {_HOLDERS[0]: state, **metadata}
@@ -93,7 +93,10 @@ def write_weights(
         np.savez(fresh, allow_pickle=False, **tensors)
     else:
         # the format wants every name to have its own memory
-        safetensors.numpy.save_file({k: v.copy() for k, v in tensors.items()}, fresh)
+        apart = {name: tensor.copy() for name, tensor in tensors.items()}
+        safetensors.numpy.save_file(
+            apart, fresh, None if metadata is None else dict(metadata)
+        )
     os.replace(fresh, path)
 
 

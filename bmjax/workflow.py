@@ -112,7 +112,8 @@ def train(
       workdir: run folder. A run that was interrupted goes on where it was saved.
       origin: another run whose parameters to begin with.
       parallel: `jit` or `pmap`, the same result.
-      num_devices: how many devices share each batch; None takes all.
+      num_devices: how many devices share each batch; None takes all, of the parts of a
+        CPU as many as divide the batch.
       console: where progress is shown; nothing is shown if None.
 
     Raises:
@@ -206,6 +207,7 @@ def predict(
         settings=found.experiment.inference,
         unusable=unusable,
         overwrite=overwrite,
+        devices=jax.devices(),
         progress=progress,
     )
 

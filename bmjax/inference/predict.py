@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -35,6 +36,7 @@ def predict_cases(
     unusable: Mapping[str, str] | None = None,
     model: str | None = None,
     overwrite: bool = False,
+    devices: Sequence[Any] | None = None,
     progress: Tick | None = None,
 ) -> list[CaseResult]:
     """Write OUT/CASE.nii.gz for each case, and OUT/predict.json.
@@ -53,6 +55,7 @@ def predict_cases(
         recorded as failed.
       model: names the weights; by default a digest of those in `forward`.
       overwrite: replace what another network, plan or setting left in the folder.
+      devices: share the windows of a case; None takes the first one.
       progress: called with cases done, cases in all, and the case at hand.
 
     Returns:
@@ -99,6 +102,7 @@ def predict_cases(
                     overlap=settings.overlap,
                     batch_size=settings.batch_size,
                     flips=settings.flips,
+                    devices=devices,
                 )
                 seconds = loaded.result.seconds + time.monotonic() - start
                 result = replace(loaded.result, seconds=seconds)

@@ -5,12 +5,12 @@ weighted by a Gaussian, logits averaged. Sums are float32 and lie on the host, s
 the device only ever sees batches of one shape and compiles once for all cases.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 from itertools import combinations, product
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter
 
+from bmjax import sharding
 from bmjax.typing import Size
 
 Forward = Callable[[Float[Array, "b *s c"]], Float[Array, "b *s k"]]
@@ -97,6 +98,7 @@ def sliding_logits(
     overlap: float = 0.5,
     batch_size: int = 1,
     flips: Flips = "none",
+    devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[np.ndarray, "z y x {num_classes}"]:
     """Logits of every voxel of a volume of any size.
@@ -109,8 +111,11 @@ def sliding_logits(
       window: size of a window, z y x; y x for a 2-D network, run slice by slice [vox].
       num_classes: channels that `forward` returns.
       overlap: least share of a window that its neighbour covers again.
-      batch_size: windows computed together; the last batch is filled with zeros.
+      batch_size: windows that a device computes together; the last batch is filled
+        with zeros.
       flips: average over all mirrored copies of each window, or none.
+      devices: share the windows; None takes the first one. They do not change what
+        comes out.
       progress: called with the number of windows done and their total.
     """
     settings = SlidingWindow(overlap=overlap, batch_size=batch_size, flips=flips)
@@ -119,9 +124,12 @@ def sliding_logits(
     weights = gaussian(window).reshape((1,) * (3 - len(window)) + window)
     total = np.zeros((*padded.shape[:3], num_classes), np.float32)
     norm = np.zeros((*padded.shape[:3], 1), np.float32)
+    mesh = sharding.data_mesh(devices or jax.devices()[:1])
+    num_together = settings.batch_size * mesh.devices.size
     network = forward if isinstance(forward, Partial) else Partial(forward)
+    network = sharding.replicate(network, mesh)
     mirrors = range(2 ** len(window)) if settings.flips == "all" else (None,)
-    device_weights = jnp.asarray(gaussian(window) / len(mirrors))
+    device_weights = sharding.replicate(gaussian(window) / len(mirrors), mesh)
 
     def add(batch: list[Box], logits: Array) -> None:
         if logits.shape[-1] != num_classes:
@@ -133,12 +141,12 @@ def sliding_logits(
             norm[box] += weights[..., None]
 
     waiting: tuple[list[Box], Array] | None = None
-    for first in range(0, len(boxes), settings.batch_size):
-        batch = boxes[first : first + settings.batch_size]
-        images = np.zeros((settings.batch_size, *window, image.shape[-1]), np.float32)
+    for first in range(0, len(boxes), num_together):
+        batch = boxes[first : first + num_together]
+        images = np.zeros((num_together, *window, image.shape[-1]), np.float32)
         for row, box in zip(images, batch, strict=False):
             row[...] = padded[box].reshape(row.shape)
-        on_device = jnp.asarray(images)
+        on_device = sharding.put_batch(images, mesh)
         logits = reduce(
             jnp.add,
             (_weighted_logits(network, on_device, device_weights, m) for m in mirrors),

@@ -146,6 +146,52 @@ class TverskyBCE:
         return 1 - index + entropy
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy:
+    """Categorical cross-entropy, as Keras' (the 2-D study of Kaur and Singh 2024)."""
+
+    def __call__(
+        self,
+        logits: Float[Array, "b *s k"],
+        targets: Float[Array, "b *s k"],
+        *,
+        valid: Float[Array, "b *s"] | None = None,
+        axis_name: str | None = None,
+    ) -> Float[Array, ""]:
+        """Loss, 0 at best; the first channel is the background."""
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return cross_entropy(logits, targets, valid=valid, axis_name=axis_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryCrossEntropy:
+    """Binary cross-entropy over independent regions.
+
+    Attributes:
+      positive_weight: factor of the positive term alone (torch's `pos_weight`).
+    """
+
+    positive_weight: float = 1.0
+
+    def __call__(
+        self,
+        logits: Float[Array, "b *s k"],
+        targets: Float[Array, "b *s k"],
+        *,
+        valid: Float[Array, "b *s"] | None = None,
+        axis_name: str | None = None,
+    ) -> Float[Array, ""]:
+        """Loss, 0 at best."""
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return binary_cross_entropy(
+            logits,
+            targets,
+            positive_weight=self.positive_weight,
+            valid=valid,
+            axis_name=axis_name,
+        )
+
+
 def deep_supervision_weights(num_outputs: int) -> tuple[float, ...]:
     """nnU-Net's weights: halved at each level, the coarsest 0, their sum 1."""
     if num_outputs == 1:

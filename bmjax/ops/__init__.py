@@ -1,5 +1,6 @@
 """Numerical kernels in pure JAX, chosen by platform at lowering."""
 
+from bmjax.ops.components import connected_components
 from bmjax.ops.convolution import convolution
 from bmjax.ops.normalization import group_norm, instance_norm, normalize
 from bmjax.ops.pooling import average_pool, max_pool
@@ -12,6 +13,7 @@ from bmjax.ops.transposed import (
 
 __all__ = [
     "average_pool",
+    "connected_components",
     "convolution",
     "depth_to_space",
     "group_norm",

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -22,8 +22,9 @@ from bmjax.data.cases import Case, find_cases
 from bmjax.data.pipeline import Loader
 from bmjax.data.store import Store
 from bmjax.experiment import Experiment
-from bmjax.trainer import Origin
+from bmjax.surgery import Surgery
 from bmjax.training import Fit, Optimizer
+from bmjax.transplant import Origin
 from bmjax.workflow import Trained, prepare, train
 
 Size = Literal["quick", "full"]
@@ -62,8 +63,8 @@ SCALES: dict[Size, Scale] = {
         spacing_mm=(2.0, 2.0, 2.0),
         patch_size=(48, 48, 48),
         features=(16, 32, 64, 96),
-        source_steps=300,
-        target_steps=120,
+        source_steps=400,
+        target_steps=160,
     ),
     "quick": Scale(
         num_source=3,
@@ -201,20 +202,20 @@ def run_demo(
             "data.store": str(store["target"]),
             "data.held_out": held_out["target"],
             "optimizer.num_steps": scale.target_steps,
+            "optimizer.peak_lr": recipe.optimizer.peak_lr / 2,
         }
     )
     runs = {
         name: workdir / "runs" / name for name in ("source", "finetuned", "scratch")
     }
-    # a batch of two cannot be shared by more devices
-    one: dict[str, Any] = {"num_devices": 1, "console": console}
     console.print("[bold]3/5 training on the source cohort")
-    _finish(train(on_source, workdir=runs["source"], **one))
+    _finish(train(on_source, workdir=runs["source"], console=console))
     console.print("[bold]4/5 fine-tuning on the target cohort")
-    origin = Origin(run=runs["source"])
-    _finish(train(on_target, workdir=runs["finetuned"], origin=origin, **one))
+    # both cohorts have the same regions
+    origin = Origin(run=runs["source"], surgery=Surgery(heads="keep"))
+    _finish(train(on_target, workdir=runs["finetuned"], origin=origin, console=console))
     console.print("[bold]4/5 training from scratch on the target cohort")
-    _finish(train(on_target, workdir=runs["scratch"], **one))
+    _finish(train(on_target, workdir=runs["scratch"], console=console))
     console.print("[bold]5/5 comparing on the held-out cases")
     cases = find_cases(raw["target"], need_labels=True, ids=held_out["target"])
     threshold = best_threshold(cases)

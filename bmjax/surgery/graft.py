@@ -1,11 +1,11 @@
 """Carry parameters from one network over to another, and say what became of each.
 
 Strict in both directions, after `merge_params` of big_vision: a tensor that has no
-counterpart, on either side, is an error unless a pattern names it.
+counterpart, on either side, is an error unless a pattern names it. Nothing is adapted
+that was not asked for.
 """
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,105 +13,25 @@ from typing import Any, Literal
 import numpy as np
 from jax import Array
 
-from bmjax.typing import Params, Size
+from bmjax.surgery.kernels import ChannelMap, ClassMap, KernelRule, fit_kernel
+from bmjax.surgery.paths import first_match, flatten, rename, require_matches, unflatten
+from bmjax.surgery.report import GraftReport, Outcome, Row, mismatch_table, shape_text
+from bmjax.surgery.torch_names import torch_names
+from bmjax.typing import Params
 
-Outcome = Literal["transferred", "adapted", "initialised", "unused"]
-OUTCOMES: tuple[Outcome, ...] = ("transferred", "adapted", "initialised", "unused")
+HeadRule = Literal["init", "keep", "map", "nnunet"]
 Leaf = Array | np.ndarray
 
+# those of FCN enlarge its logits: both their channels are classes
+_SCORE_KERNELS = r"(.*/)?up_\d+/kernel"
+_DECODER_KERNELS = r"(.*/)?decoder/up_\d+/kernel"
 _HEADS = r"(.*/)?heads/.*"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What became of one tensor.
-
-    Attributes:
-      path: name such as `encoder/stage_0/block_1/conv/kernel`.
-      outcome: `transferred` as it was, `adapted` on the way, left `initialised` in the
-        target, or `unused` in the source.
-      shape: shape in the target; in the source if unused.
-      note: why, or how it was changed.
-    """
-
-    path: str
-    outcome: Outcome
-    shape: Size
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraftReport:
-    """Account of a graft; `print` it.
-
-    Attributes:
-      rows: one per tensor of the target, then one per unused tensor of the source.
-    """
-
-    rows: tuple[Row, ...]
-
-    def paths(self, outcome: Outcome) -> tuple[str, ...]:
-        """Names of the tensors with this outcome."""
-        return tuple(row.path for row in self.rows if row.outcome == outcome)
-
-    def summary(self) -> str:
-        """One line of counts."""
-        parts = []
-        for outcome in OUTCOMES:
-            shapes = [row.shape for row in self.rows if row.outcome == outcome]
-            num_values = sum(int(np.prod(shape)) for shape in shapes)
-            parts.append(f"{outcome} {len(shapes)} ({num_values:,} values)")
-        return "tensors: " + ", ".join(parts)
-
-    def __str__(self) -> str:
-        """Table of all tensors; untouched transfers are counted by module."""
-        plain = Counter(
-            "/".join(row.path.split("/")[:2]) + "/..."
-            for row in self.rows
-            if row.outcome == "transferred" and not row.note
-        )
-        lines = [
-            ("transferred", module, "", f"{count} tensors")
-            for module, count in plain.items()
-        ]
-        lines += [
-            (row.outcome, row.path, _shape_text(row.shape), row.note)
-            for outcome in OUTCOMES
-            for row in self.rows
-            if row.outcome == outcome and (outcome != "transferred" or row.note)
-        ]
-        widths = [max((len(line[i]) for line in lines), default=0) for i in range(3)]
-        table = [
-            "  ".join(
-                [line[i].ljust(width) for i, width in enumerate(widths)] + [line[3]]
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join([*table, self.summary()])
-
-
-def flatten(tree: Params) -> dict[str, Any]:
-    """Leaves of nested dicts by path, keys joined with `/`, in sorted order."""
-    flat: dict[str, Any] = {}
-    for name in sorted(tree):
-        value = tree[name]
-        if isinstance(value, Mapping):
-            flat.update({f"{name}/{rest}": v for rest, v in flatten(value).items()})
-        else:
-            flat[name] = value
-    return flat
-
-
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts from paths: the inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for path, value in leaves.items():
-        *modules, name = path.split("/")
-        node = tree
-        for module in modules:
-            node = node.setdefault(module, {})
-        node[name] = value
-    return tree
+_INPUT_KERNELS = (
+    "encoder/stem/kernel",  # SegResNet
+    "encoder/stem/block_0/conv/kernel",  # ResEncUNet
+    "encoder/stage_0/block_0/conv/kernel",  # PlainUNet
+    "encoder/stage_0/conv_0/kernel",  # UNet2D, ConvNet, FCN
+)
 
 
 def graft(
@@ -119,18 +39,29 @@ def graft(
     source: Params,
     *,
     skip: tuple[str, ...] = (),
-    heads: Literal["init", "keep"] = "keep",
+    rename_paths: tuple[tuple[str, str], ...] = (),
+    heads: HeadRule = "keep",
+    channels: ChannelMap | None = None,
+    classes: ClassMap | None = None,
+    kernels: KernelRule = "exact",
     strict: bool = True,
 ) -> tuple[dict[str, Any], GraftReport]:
-    """Parameters of `target`, replaced by those of `source` wherever paths agree.
+    r"""Parameters of `target`, replaced by those of `source` wherever paths agree.
 
     Args:
       target: freshly initialised parameters, plain nested dicts.
       source: trained parameters, plain nested dicts.
       skip: regular expressions; a path that one of them matches in full is left
         initialised in the target and unused in the source.
-      heads: `init` leaves everything below `heads/` initialised, `keep` carries it
-        over.
+      rename_paths: regular expressions of the source's paths and what they become,
+        such as `("backbone/(.*)", r"encoder/\1")`.
+      heads: `init` leaves the output layers initialised, `keep` carries them over,
+        `map` carries over the classes that both have by name, `nnunet` does as
+        nnU-Net's `-pretrained_weights`: it leaves what torch calls `.seg_layers.`
+        and so keeps SegResNet's head.
+      channels: names of the input channels; None takes them in their order.
+      classes: names of the classes; None takes them in their order.
+      kernels: how kernels of another size are made to fit; `exact` refuses them.
       strict: refuse tensors without counterpart of the same shape. Otherwise they are
         left initialised, or unused, and the report says so.
 
@@ -138,65 +69,174 @@ def graft(
       The new parameters, in the types of the target, and the account.
 
     Raises:
-      ValueError: a pattern of `skip` matches nothing; a tensor is not finite; strict
-        and tensors are missing, left over or of another shape.
+      ValueError: a pattern matches nothing; a tensor is not finite; the classes
+        contradict `heads`; strict and tensors are missing, left over or of another
+        shape.
     """
-    wanted, given = flatten(target), flatten(source)
-    patterns = (*skip, *([_HEADS] if heads == "init" else []))
-    _check_patterns(skip, [*wanted, *given])
-    _check_finite(given)
+    wanted = flatten(target)
+    _check_finite(flatten(source))
+    given = rename(flatten(source), rename_paths)
+    require_matches(skip, [*wanted, *given])
+    _check_classes(heads, classes)
+    held = _held_back(target, {*wanted, *given}, heads=heads, skip=skip)
+    fit = _Fit(
+        heads=heads,
+        channels=channels,
+        classes=classes,
+        kernels=kernels,
+        inputs=_input_kernels(wanted, channels),
+    )
 
     leaves: dict[str, Leaf] = {}
     rows: list[Row] = []
     problems: list[tuple[str, str, str]] = []
     for path, old in wanted.items():
-        new = given.get(path)
-        pattern = _first_match(patterns, path)
         leaves[path] = old
-        if pattern is not None:
-            why = "head" if pattern == _HEADS else f"skipped by '{pattern}'"
-            rows.append(_row(path, "initialised", old, why))
-        elif new is None:
+        if path in held:
+            rows.append(_row(path, "initialised", old, held[path]))
+            continue
+        if path not in given:
             rows.append(_row(path, "initialised", old, "not in the source"))
-            problems.append((path, _shape_text(old.shape), "missing"))
-        elif new.shape != old.shape:
-            found = _shape_text(new.shape)
+            problems.append((path, shape_text(old.shape), "missing"))
+            continue
+        name, new = given[path]
+        leaf, notes = fit(path, old, new)
+        if leaf is None:
+            found = shape_text(new.shape)
             note = f"source has another shape, {found}"
             rows.append(_row(path, "initialised", old, note))
-            problems.append((path, _shape_text(old.shape), found))
+            problems.append((path, shape_text(old.shape), found))
+            continue
+        outcome: Outcome = "adapted" if notes else "transferred"
+        notes += [f"was {name}"] if name != path else []
+        notes += [f"from {new.dtype}"] if new.dtype != old.dtype else []
+        if heads == "nnunet" and re.fullmatch(_HEADS, path):
+            notes.append("kept, since nnU-Net leaves out `.seg_layers.` alone")
+        leaves[path] = leaf.astype(old.dtype)
+        rows.append(_row(path, outcome, old, "; ".join(notes)))
+    used = {row.path for row in rows if row.outcome in ("transferred", "adapted")}
+    for path in sorted(given.keys() - used):
+        new = given[path][1]
+        if path in wanted:
+            rows.append(_row(path, "unused", new, "target's is left as it was"))
+        elif path in held:
+            rows.append(_row(path, "unused", new, held[path]))
         else:
-            leaves[path] = new.astype(old.dtype)
-            changed = "" if new.dtype == old.dtype else f"from {new.dtype}"
-            rows.append(_row(path, "transferred", old, changed))
-    transferred = {row.path for row in rows if row.outcome == "transferred"}
-    for path in sorted(given.keys() - transferred):
-        new = given[path]
-        pattern = _first_match(patterns, path)
-        if path not in wanted:
-            why = "not in the target" if pattern is None else "skipped"
-            rows.append(_row(path, "unused", new, why))
-            if pattern is None:
-                problems.append((path, "missing", _shape_text(new.shape)))
-        else:
-            rows.append(_row(path, "unused", new, "target's is left initialised"))
+            rows.append(_row(path, "unused", new, "not in the target"))
+            problems.append((path, "missing", shape_text(new.shape)))
     if strict and problems:
         raise ValueError(_strict_message(problems))
     return unflatten(leaves), GraftReport(rows=tuple(rows))
 
 
-def _first_match(patterns: tuple[str, ...], path: str) -> str | None:
-    return next((p for p in patterns if re.fullmatch(p, path)), None)
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """Makes one tensor of the source fit its place in the target."""
 
+    heads: HeadRule
+    channels: ChannelMap | None
+    classes: ClassMap | None
+    kernels: KernelRule
+    inputs: tuple[str, ...]
 
-def _check_patterns(patterns: tuple[str, ...], paths: list[str]) -> None:
-    for pattern in patterns:
-        if not any(re.fullmatch(pattern, path) for path in paths):
-            tops = sorted({"/".join(path.split("/")[:2]) for path in paths})
-            raise ValueError(
-                f"skip pattern '{pattern}' matches no tensor of target or source; a "
-                f"pattern must match a whole path, such as 'heads/.*'. Modules: "
-                + ", ".join(tops)
+    def __call__(
+        self, path: str, old: Leaf, new: Leaf
+    ) -> tuple[Leaf | None, list[str]]:
+        """The fitted tensor, None if there is none; and what was done to it."""
+        notes: list[str] = []
+        if path in self.inputs and self.channels is not None:
+            if new.shape[-2] < len(self.channels.source):
+                return None, notes
+            new = self.channels.carry(np.asarray(new))
+            notes.append(self.channels.note)
+        is_kernel = path.rpartition("/")[2] == "kernel"
+        is_transposed = re.fullmatch(_DECODER_KERNELS, path) is not None
+        is_score = re.fullmatch(_SCORE_KERNELS, path) is not None and not is_transposed
+        if is_kernel and new.shape[:-2] != old.shape[:-2]:
+            size, was = tuple(old.shape[:-2]), shape_text(new.shape[:-2])
+            rule = "exact" if is_score else self.kernels
+            fitted = fit_kernel(
+                np.asarray(new), size, rule=rule, is_transposed=is_transposed
             )
+            if fitted is None:
+                return None, notes
+            new = fitted
+            notes.append(f"{was} taps to {shape_text(size)} by rule {self.kernels}")
+        if self.heads == "map" and self.classes is not None:
+            is_head = is_score or re.fullmatch(_HEADS, path) is not None
+            if is_head and self.classes.source != self.classes.target:
+                num_axes = 2 if is_score else 1
+                if not self._has_classes(old, new, num_axes):
+                    return None, notes
+                new = self.classes.carry(
+                    np.asarray(old), np.asarray(new), num_axes=num_axes
+                )
+                notes.append(self.classes.note)
+        return (new if new.shape == old.shape else None), notes
+
+    def _has_classes(self, old: Leaf, new: Leaf, num_axes: int) -> bool:
+        if self.classes is None:
+            return False
+        theirs = (len(self.classes.source),) * num_axes
+        ours = (len(self.classes.target),) * num_axes
+        split = old.ndim - num_axes
+        return (*old.shape[:split], *theirs) == new.shape and old.shape[split:] == ours
+
+
+def _held_back(
+    target: Params, paths: set[str], *, heads: HeadRule, skip: tuple[str, ...]
+) -> dict[str, str]:
+    """Why a path is to stay as the target has it, for those that are."""
+    found: dict[str, str] = {}
+    if heads == "init":
+        found = {
+            path: "head"
+            for path in paths
+            if first_match((_HEADS, _SCORE_KERNELS), path)
+            and not re.fullmatch(_DECODER_KERNELS, path)
+        }
+    elif heads == "nnunet":
+        names = torch_names(target)
+        found = {path: "head" for path in names if ".seg_layers." in names[path]}
+    matches = {path: first_match(skip, path) for path in paths}
+    return found | {p: f"skipped by '{m}'" for p, m in matches.items() if m is not None}
+
+
+def _input_kernels(
+    wanted: Mapping[str, Leaf], channels: ChannelMap | None
+) -> tuple[str, ...]:
+    if channels is None or channels.is_identity:
+        return ()
+    missing = [path for path in channels.kernels if path not in wanted]
+    known = tuple(path for path in _INPUT_KERNELS if path in wanted)[:1]
+    if missing or not (channels.kernels or known):
+        raise ValueError(
+            f"no kernel {', '.join(missing) or 'that sees the image'} is known in the "
+            "target, so its channels cannot be matched by name; give the paths of the "
+            "kernels that do, such as encoder/stage_0/conv_0/kernel (input_kernels)"
+        )
+    return channels.kernels or known
+
+
+def _check_classes(heads: HeadRule, classes: ClassMap | None) -> None:
+    if heads == "map" and (classes is None or not classes.shared):
+        names = (
+            "their names were not given"
+            if classes is None
+            else f"the source has {', '.join(classes.source)}, the target "
+            f"{', '.join(classes.target)}"
+        )
+        raise ValueError(
+            f"heads='map' needs classes that both networks have, but {names}; name "
+            "the source's in the target's words, or draw the heads anew: heads='init'"
+        )
+    if heads == "keep" and classes and classes.source != classes.target:
+        raise ValueError(
+            "heads='keep' needs the same classes in the same order; the target has "
+            f"{', '.join(classes.target)}, the source {', '.join(classes.source)}. "
+            "Name the source's in the target's words, match them by name "
+            "(heads='map'), or draw the heads anew (heads='init')"
+        )
 
 
 def _check_finite(leaves: Mapping[str, Leaf]) -> None:
@@ -209,24 +249,15 @@ def _check_finite(leaves: Mapping[str, Leaf]) -> None:
 
 
 def _strict_message(problems: list[tuple[str, str, str]]) -> str:
-    rows = [("path", "target expects", "source has"), *problems]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    table = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    table = mismatch_table(problems, head=("path", "target expects", "source has"))
     return (
-        f"{len(problems)} tensors do not fit:\n"
-        + "\n".join(f"  {line.rstrip()}" for line in table)
-        + "\nBuild both networks from the same plan, or name what may differ: "
+        f"{len(problems)} tensors do not fit:\n{table}\n"
+        "Build both networks from the same plan, or name what may differ: "
         "skip=('encoder/stage_0/.*',) leaves those paths initialised, heads='init' the "
-        "heads; strict=False leaves out all that does not fit."
+        "heads; kernels='centre' makes kernels of another size fit; in Python "
+        "strict=False leaves out all that does not fit."
     )
 
 
 def _row(path: str, outcome: Outcome, leaf: Leaf, note: str) -> Row:
     return Row(path=path, outcome=outcome, shape=tuple(leaf.shape), note=note)
-
-
-def _shape_text(shape: Size) -> str:
-    return "x".join(str(size) for size in shape) or "scalar"

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bmjax.surgery.graft import flatten, unflatten
+from bmjax.surgery.paths import flatten, unflatten
+from bmjax.surgery.report import mismatch_table, shape_text
 from bmjax.typing import Params, Size
 
 # left there by DistributedDataParallel and torch.compile
@@ -84,14 +85,14 @@ def from_torch(
         want = leaves[path]
         expects = _their_shape(name, tuple(want.shape))
         if name not in given:
-            problems.append((name, _text(expects), "missing"))
+            problems.append((name, shape_text(expects), "missing"))
             continue
         tensor = given.pop(name)
         if tensor.shape != expects:
-            problems.append((name, _text(expects), _text(tensor.shape)))
+            problems.append((name, shape_text(expects), shape_text(tensor.shape)))
         # always a copy: torch changes its tensors in place
         found[path] = np.array(_to_ours(name, tensor), dtype=want.dtype, order="C")
-    problems += [(name, "missing", _text(x.shape)) for name, x in given.items()]
+    problems += [(name, "missing", shape_text(x.shape)) for name, x in given.items()]
     if strict and problems:
         raise ValueError(_message(problems))
     return {**unflatten(found), **given}
@@ -232,20 +233,10 @@ def _without_aliases(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _text(shape: Size) -> str:
-    return "x".join(str(size) for size in shape) or "scalar"
-
-
 def _message(problems: list[tuple[str, str, str]]) -> str:
-    rows = [("torch name", "network expects", "file has"), *problems]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    table = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
+    table = mismatch_table(problems, head=("torch name", "network expects", "file has"))
     return (
-        f"{len(problems)} tensors of the torch file do not fit the network:\n"
-        + "\n".join(f"  {line.rstrip()}" for line in table)
-        + "\nBuild the network from the plan that the weights were trained with; "
+        f"{len(problems)} tensors of the torch file do not fit the network:\n{table}\n"
+        "Build the network from the plan that the weights were trained with; "
         "strict=False takes what there is and leaves the rest to graft."
     )

@@ -1,10 +1,15 @@
-"""How parameter values change: optimiser, learning-rate schedule, clipping."""
+"""How parameter values change: optimiser, schedule, clipping, and what stays fixed."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import optax
+
+from bmjax.surgery import label_paths
+from bmjax.typing import Params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,11 @@ class Optimizer:
       eps: Adam's denominator floor.
       weight_decay: coefficient of the L2 penalty.
       clip_norm: largest global norm of the gradient; None for no limit.
+      freeze: patterns of parameter paths that stay as they are, such as `encoder/.*`;
+        the optimiser keeps no state of them, and they do not count in the norm.
+        Running statistics of batch norms are no parameters and go on.
+      lr_scale: pairs of such a pattern and the factor of the learning rate there; of
+        several that match the first counts. 1 everywhere else.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -41,6 +51,8 @@ class Optimizer:
     eps: float = 1e-8
     weight_decay: float = 3e-5
     clip_norm: float | None = 12.0
+    freeze: tuple[str, ...] = ()
+    lr_scale: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
@@ -49,6 +61,12 @@ class Optimizer:
                 f"optimizer.num_steps is {self.num_steps}, which leaves nothing after "
                 f"{self.warmup_steps} warm-up steps; lower optimizer.warmup_steps"
             )
+        for pattern, factor in self.lr_scale:
+            if not 0 < factor < math.inf:
+                raise ValueError(
+                    f"optimizer.lr_scale is {factor} for '{pattern}'; expected a "
+                    "positive number. optimizer.freeze holds parameters fixed"
+                )
 
     def learning_rate(self) -> optax.Schedule:
         """Learning rate as a function of the number of updates done."""
@@ -68,8 +86,41 @@ class Optimizer:
         hold = self.hold_steps
         return lambda count: decay(jnp.asarray(count) // hold * hold)
 
+    def lr_factors(self, params: Params) -> dict[str, Any]:
+        """Factor of the learning rate of each parameter, 0 where it is frozen.
+
+        Raises:
+          ValueError: a pattern matches no parameter, or all of them are frozen.
+        """
+        frozen = tuple((pattern, 0.0) for pattern in self.freeze)
+        factors = label_paths(params, (*frozen, *self.lr_scale), default=1.0)
+        if not any(jax.tree.leaves(factors)):
+            raise ValueError(
+                f"optimizer.freeze {self.freeze} leaves no parameter to train"
+            )
+        return factors
+
     def transformation(self) -> optax.GradientTransformation:
         """The same as an optax chain."""
+        if not (self.freeze or self.lr_scale):
+            return self._of_all()
+
+        def is_frozen(params: Params) -> Any:
+            return jax.tree.map(lambda factor: factor == 0, self.lr_factors(params))
+
+        def is_trained(params: Params) -> Any:
+            return jax.tree.map(lambda factor: factor > 0, self.lr_factors(params))
+
+        def scale(updates: Any, params: Any) -> Any:
+            return jax.tree.map(lambda u, f: f * u, updates, self.lr_factors(updates))
+
+        return optax.chain(
+            optax.masked(optax.set_to_zero(), is_frozen),
+            optax.masked(self._of_all(), is_trained),
+            optax.stateless(scale),
+        )
+
+    def _of_all(self) -> optax.GradientTransformation:
         clip = optax.identity()
         if self.clip_norm is not None:
             clip = optax.clip_by_global_norm(self.clip_norm)

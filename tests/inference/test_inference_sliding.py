@@ -147,6 +147,14 @@ def test_the_batch_size_does_not_change_the_logits(rng, batch_size):
     np.testing.assert_allclose(many, one, rtol=1e-6, atol=1e-6)
 
 
+def test_devices_share_the_windows_and_change_nothing():
+    image = np.random.default_rng(0).normal(size=(9, 14, 11, 2)).astype(np.float32)
+    kwargs = {"window": (8, 8, 8), "num_classes": 2, "flips": "all"}
+    one = sliding_logits(smooth, image, **kwargs)
+    all_of_them = sliding_logits(smooth, image, devices=jax.devices(), **kwargs)
+    np.testing.assert_array_equal(one, all_of_them)
+
+
 def test_a_2d_network_runs_on_every_slice(rng):
     image = rng.normal(size=(3, 20, 10, 2)).astype(np.float32)
 

@@ -13,6 +13,8 @@ ALL = [
     losses.DiceBCE(batch_dice=True),
     losses.DiceCE(),
     losses.TverskyBCE(),
+    losses.CrossEntropy(),
+    losses.BinaryCrossEntropy(positive_weight=3.0),
     losses.TverskyBCE(voxel_weight=0.0, positive_weight=10.0),
 ]
 REGIONS = (("WT", (1, 2, 3)), ("TC", (1, 3)), ("ET", (3,)))

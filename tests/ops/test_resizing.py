@@ -32,6 +32,10 @@ def test_linear_enlarging_is_that_of_half_pixel_centres(size):
     shape = (2, *(2 * n for n in size), 3)
     expected = jax.image.resize(x, shape, "linear")
     np.testing.assert_allclose(ops.upsample_linear(x), expected, atol=1e-6)
+    _, ours = jax.vjp(ops.upsample_linear, x)
+    _, theirs = jax.vjp(lambda x: jax.image.resize(x, shape, "linear"), x)
+    grads = image(*shape)
+    np.testing.assert_allclose(ours(grads)[0], theirs(grads)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (1, 2, 2), (2, 3)])

@@ -1,8 +1,14 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bmjax.training import Optimizer
+
+NET = {
+    "encoder": {"kernel": jnp.asarray([2.0, -1.0]), "bias": jnp.asarray([0.5])},
+    "heads": {"kernel": jnp.asarray([1.0, 3.0])},
+}
 
 
 def rates(spec, counts):
@@ -60,3 +66,100 @@ def test_every_optimiser_finds_the_minimum_of_a_parabola(name):
         moved, state = update.update(grads, state, params)
         params = {"w": params["w"] + moved["w"]}
     np.testing.assert_allclose(params["w"], [1.0, 1.0], atol=1e-2)
+
+
+def moved(spec, params, *, num_steps=1, gradient=100.0):
+    """Parameters after some steps, and the optimiser's state."""
+    update = spec.transformation()
+    state = update.init(params)
+    for _ in range(num_steps):
+        grads = jax.tree.map(lambda p: jnp.full_like(p, gradient), params)
+        changes, state = update.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, changes)
+    return params, state
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_frozen_parameters_do_not_move_not_even_by_decay(name):
+    spec = Optimizer(
+        name=name, num_steps=9, weight_decay=0.5, freeze=("encoder/.*",), peak_lr=0.1
+    )
+    params, _ = moved(spec, NET, num_steps=5)
+    for leaf in ("kernel", "bias"):
+        old, new = NET["encoder"][leaf], params["encoder"][leaf]
+        assert old.tobytes() == new.tobytes()
+    assert not (params["heads"]["kernel"] == NET["heads"]["kernel"]).any()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_the_optimiser_keeps_no_state_of_what_is_frozen(name):
+    spec = Optimizer(name=name, num_steps=9, freeze=("encoder/.*",))
+    _, state = moved(spec, NET)
+    assert not any(leaf.shape == (1,) for leaf in jax.tree.leaves(state))  # the bias
+    assert any(leaf.shape == (2,) for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_what_is_left_trains_as_if_it_were_alone(name):
+    """The frozen gradients do not count in the norm that is clipped."""
+    spec = Optimizer(name=name, num_steps=9, weight_decay=0.1, clip_norm=1.0)
+    alone, _ = moved(spec, {"heads": NET["heads"]}, num_steps=3)
+    frozen = Optimizer(
+        name=name,
+        num_steps=9,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        freeze=("encoder/.*",),
+    )
+    both, _ = moved(frozen, NET, num_steps=3)
+    np.testing.assert_array_equal(both["heads"]["kernel"], alone["heads"]["kernel"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_scaled_learning_rate_scales_the_step(name):
+    plain = Optimizer(name=name, num_steps=9, clip_norm=None)
+    scaled = Optimizer(
+        name=name,
+        num_steps=9,
+        clip_norm=None,
+        lr_scale=((".*/bias", 0.5), ("encoder/.*", 0.25)),
+    )
+    whole, _ = moved(plain, NET)
+    part, _ = moved(scaled, NET)
+    step = jax.tree.map(jnp.subtract, whole, NET)
+    seen = jax.tree.map(jnp.subtract, part, NET)
+    for path, factor in (
+        (("encoder", "bias"), 0.5),  # the first pattern counts
+        (("encoder", "kernel"), 0.25),
+        (("heads", "kernel"), 1.0),
+    ):
+        expected = factor * step[path[0]][path[1]]
+        np.testing.assert_allclose(seen[path[0]][path[1]], expected, rtol=1e-4)
+
+
+def test_freezing_beats_a_scaled_rate():
+    spec = Optimizer(freeze=("encoder/bias",), lr_scale=(("encoder/.*", 0.5),))
+    factors = spec.lr_factors(NET)
+    assert factors["encoder"] == {"bias": 0.0, "kernel": 0.5}
+    assert factors["heads"] == {"kernel": 1.0}
+
+
+def test_without_labels_the_state_is_that_of_the_plain_chain():
+    _, state = moved(Optimizer(num_steps=9), NET)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 5 + 1  # and a count
+
+
+def test_a_pattern_that_freezes_nothing_is_refused():
+    with pytest.raises(ValueError, match="'stem/.*' matches no tensor"):
+        Optimizer(freeze=("stem/.*",)).transformation().init(NET)
+
+
+def test_freezing_everything_is_refused():
+    with pytest.raises(ValueError, match="leaves no parameter to train"):
+        Optimizer(freeze=(".*",)).transformation().init(NET)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_factor_that_is_no_rate_is_refused(factor):
+    with pytest.raises(ValueError, match=r"optimizer\.freeze holds parameters fixed"):
+        Optimizer(lr_scale=(("encoder/.*", factor),))
