@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 a case or the run failed, 2 the command was not understood
 """
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,6 +138,7 @@ def predict(
     cases: tuple[str, ...] = (),
     checkpoint: Literal["best", "last"] = "best",
     overwrite: bool = False,
+    allow: tuple[str, ...] = (),
 ) -> int:
     """Write a label file, in the input's own geometry, for each case.
 
@@ -146,6 +149,7 @@ def predict(
       cases: ids of the cases wanted, or `held-out` for those of the run; all if none.
       checkpoint: which one of the run.
       overwrite: replace what another network or setting left in the folder.
+      allow: packages outside bmjax that a network of your own comes from.
     """
     if cases == ("held-out",):
         cases = tuple(_read_json(run / "split.json")["val"])
@@ -157,6 +161,7 @@ def predict(
             cases=cases or None,
             checkpoint=checkpoint,
             overwrite=overwrite,
+            allow=allow,
             progress=tick,
         )
     for result in results:
@@ -207,6 +212,7 @@ def graft(
     to_torch: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     dry_run: bool = False,
+    allow: tuple[str, ...] = (),
     surgery: Annotated[Surgery, AsFlags] = _PLAIN,
 ) -> int:
     """Carry parameters from one network over to another, and in and out of torch.
@@ -224,6 +230,7 @@ def graft(
         dict by torch's names; a folder for a trained model of nnU-Net.
       checkpoint: which one of the runs.
       dry_run: write nothing.
+      allow: packages outside bmjax that a network of your own comes from.
       surgery: how they are made to fit.
     """
     from bmjax import transplant
@@ -238,7 +245,9 @@ def graft(
             return USAGE
         run, account = transplant.read_nnunet(from_torch, surgery=surgery)
     else:
-        run, account = transplant.graft_run(target, origin, checkpoint=checkpoint)
+        run, account = transplant.graft_run(
+            target, origin, checkpoint=checkpoint, allow=allow
+        )
     if account is not None:
         _print_result(str(account))
     if dry_run:
@@ -289,9 +298,28 @@ def demo(*, workdir: Path = Path("demo"), seed: int = 0, quick: bool = False) ->
     return OK
 
 
+def bench(argv: Sequence[str] = ()) -> int:
+    """Time our code beside its peers, in a checkout; see `bmjax bench --help`.
+
+    Args:
+      argv: what `python -m benchmarks` takes.
+    """
+    root = Path(bmjax.__file__).parents[1]
+    if not (root / "benchmarks" / "__main__.py").is_file():
+        _complain(
+            "bench: the benchmarks are not part of an installed bmjax; use one that "
+            "was installed from a checkout with `pip install --editable .`"
+        )
+        return USAGE
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "benchmarks", *argv]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
 VERBS: dict[str, Callable[..., int]] = {
     **{"demo": demo, "check": check, "prepare": prepare, "train": train_from(None)},
     **{"predict": predict, "evaluate": evaluate, "graft": graft, "report": report},
+    "bench": bench,
 }
 
 
@@ -312,6 +340,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> int:
+    if argv[:1] == ["bench"]:
+        return bench(argv[1:])  # its flags are those of the suite
     if argv[:1] in (["train"], ["predict"], ["demo"]):
         use_cache()
         split_cpu()

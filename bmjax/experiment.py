@@ -84,6 +84,10 @@ class Experiment:
             )
         return resolved
 
+    def packages(self) -> tuple[str, ...]:
+        """Packages outside bmjax that its classes come from."""
+        return tuple(sorted({tag.split(".")[0] for tag in _foreign(_encode(self))}))
+
     def to_json(self) -> str:
         """The experiment as text; `from_json` gives it back exactly."""
         return json.dumps(_encode(self), indent=1)
@@ -102,10 +106,14 @@ class Experiment:
         return _decode(json.loads(text), allow)
 
 
-def load(path: str | Path) -> Experiment:
+def load(path: str | Path, *, allow: tuple[str, ...] = ()) -> Experiment:
     """The experiment of a config file (`*.py` with `experiment()`) or of a run folder.
 
     A config is code and is run; the `experiment.json` of a run folder is only read.
+
+    Args:
+      path: config file or run folder.
+      allow: packages outside bmjax whose classes a run folder may name.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -119,7 +127,7 @@ def load(path: str | Path) -> Experiment:
             f"{path}: no such config; expected a .py or a run folder"
         )
     if path.suffix == ".json":
-        return Experiment.from_json(path.read_text())
+        return Experiment.from_json(path.read_text(), allow=allow)
     spec = importlib.util.spec_from_file_location(f"bmjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path}: not a Python file; a config ends in .py")
@@ -191,6 +199,17 @@ def _encode(value: Any) -> Any:
     raise TypeError(
         f"{value!r}: a spec holds numbers, strings, None, tuples and specs only"
     )
+
+
+def _foreign(value: Any) -> set[str]:
+    """Modules outside bmjax that an encoded value names."""
+    if isinstance(value, list):
+        return set().union(*map(_foreign, value))
+    if not isinstance(value, dict):
+        return set()
+    module, is_outside, _ = value["type"].partition(":")
+    found = {module} if is_outside else set()
+    return found.union(*(_foreign(v) for k, v in value.items() if k != "type"))
 
 
 def _decode(value: Any, allow: tuple[str, ...]) -> Any:

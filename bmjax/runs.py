@@ -44,17 +44,21 @@ class Run:
     variables: dict[str, Any]
 
 
-def read_run(run: Path, *, checkpoint: str = "best") -> Run:
+def read_run(
+    run: Path, *, checkpoint: str = "best", allow: tuple[str, ...] = ()
+) -> Run:
     """Read a run's plan, experiment and one of its checkpoints.
 
     Args:
       run: run folder.
       checkpoint: `best` or `last`.
+      allow: packages outside bmjax whose classes the experiment may name.
 
     Raises:
       FileNotFoundError: it is no run folder, or has no checkpoint yet.
+      ValueError: the experiment names a class of another package.
     """
-    experiment = load(run)
+    experiment = load(run, allow=allow)
     plan = Plan.from_dict(json.loads((run / "plan.json").read_text()))
     checkpoints = Checkpoints(run / "checkpoints", is_read_only=True)
     step = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
@@ -152,9 +156,10 @@ def write_whole(path: Path, text: str) -> None:
 def _require_same(run: Path, experiment: Experiment) -> None:
     if not (run / "experiment.json").is_file():
         return
+    # read and written again, a field that bmjax did not have yet has its default
     before, now = (
-        _flat(json.loads(text))
-        for text in ((run / "experiment.json").read_text(), experiment.to_json())
+        _flat(json.loads(spec.to_json()))
+        for spec in (load(run, allow=experiment.packages()), experiment)
     )
     changes = [
         f"  {path}: was {before.get(path)!r}, is now {now.get(path)!r}"

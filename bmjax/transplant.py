@@ -118,7 +118,8 @@ def transplant(
     if origin.from_torch is not None:
         source = _read_file(origin.from_torch, variables["params"])
     else:
-        source = _read_source_run(origin.path, origin.checkpoint)
+        package = type(model).__module__.partition(".")[0]
+        source = _read_source_run(origin.path, origin.checkpoint, (package,))
     try:
         channels = _named(source.channels, how.source_channels, "input channels")
         classes = _named(source.classes, how.source_classes, "classes")
@@ -159,7 +160,11 @@ def transplant(
 
 
 def graft_run(
-    target: Path, origin: Origin | None, *, checkpoint: str = "best"
+    target: Path,
+    origin: Origin | None,
+    *,
+    checkpoint: str = "best",
+    allow: tuple[str, ...] = (),
 ) -> tuple[Run, GraftReport | None]:
     """A run with the parameters of another network, as a value; nothing is written.
 
@@ -167,13 +172,14 @@ def graft_run(
       target: run folder.
       origin: where parameters come from; None leaves those of the run.
       checkpoint: which one of the target, `best` or `last`.
+      allow: packages outside bmjax that its network comes from.
     """
     if target.is_file():
         raise ValueError(
             f"{target}: is a file where a run folder is expected; weight files are "
             "read by --from-torch alone"
         )
-    run = read_run(target, checkpoint=checkpoint)
+    run = read_run(target, checkpoint=checkpoint, allow=allow)
     if origin is None:
         return run, None
     variables, report = transplant(
@@ -291,8 +297,8 @@ def _says_of_itself(path: Path, run: Run) -> dict[str, str] | None:
     return {_PLAN_KEY: json.dumps(run.plan.to_dict())}
 
 
-def _read_source_run(folder: Path, checkpoint: str) -> _Source:
-    run = read_run(folder, checkpoint=checkpoint)
+def _read_source_run(folder: Path, checkpoint: str, allow: tuple[str, ...]) -> _Source:
+    run = read_run(folder, checkpoint=checkpoint, allow=allow)
     return _Source(
         title=f"{folder}, step {run.step}",
         variables=_one_tree(run.variables),

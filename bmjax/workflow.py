@@ -140,7 +140,8 @@ def train(
         )
         if step < experiment.optimizer.num_steps:
             return Trained(run, step, False, grafted=grafted)
-        validation = _validate_whole(run, parts, store, console)
+        allow = experiment.packages()
+        validation = _validate_whole(run, parts, store, console, allow)
     return Trained(run, step, True, validation, grafted)
 
 
@@ -154,13 +155,17 @@ def _split(experiment: Experiment, store: Store) -> Split:
 
 
 def _validate_whole(
-    run: Path, parts: Split, store: Store, console: Console
+    run: Path,
+    parts: Split,
+    store: Store,
+    console: Console,
+    allow: tuple[str, ...],
 ) -> Evaluation | None:
     """Predict the held-out cases whole, and compare them with their labels."""
     cases = [store.case(case_id).source for case_id in parts.val]
     out = run / "validation"
     console.print(f"{run.name}: predicting {len(cases)} held-out cases whole")
-    predict(run, images=cases, out=out, overwrite=True)
+    predict(run, images=cases, out=out, overwrite=True, allow=allow)
     return evaluate(out, cases, out=out)
 
 
@@ -172,6 +177,7 @@ def predict(
     cases: Sequence[str] | None = None,
     checkpoint: str = "best",
     overwrite: bool = False,
+    allow: tuple[str, ...] = (),
     progress: Tick | None = None,
 ) -> list[CaseResult]:
     """Write a label file, in the input's own geometry, for each case.
@@ -183,13 +189,14 @@ def predict(
       cases: ids of the cases wanted; None for all.
       checkpoint: `best` or `last`.
       overwrite: replace what another network or setting left in the folder.
+      allow: packages outside bmjax that a network of your own comes from.
       progress: called with cases done, cases in all, and the case at hand.
 
     Returns:
       One result per case; a failed case holds its error and the others are finished.
     """
     run = Path(run)
-    found = read_run(run, checkpoint=checkpoint)
+    found = read_run(run, checkpoint=checkpoint, allow=allow)
     unusable: dict[str, str] = {}
     if isinstance(images, str | Path):
         images, problems, _ = sort_cases(

@@ -140,7 +140,7 @@ def fit(
       NonFiniteLossError: the loss is not finite; nothing of it has been saved.
     """
     stream = iter(batches)
-    done = int(state.step)
+    done = saved = int(state.step)
     mark, waited = time.perf_counter(), 0.0
     ahead = next(stream, None)
     while ahead is not None and done < num_steps and not stop.is_asked:
@@ -181,8 +181,9 @@ def fit(
             mark = time.perf_counter()
         if done % settings.checkpoint_every == 0 or done == num_steps:
             save(state, progress)
+            saved = done
             mark = time.perf_counter()
-    if stop.is_asked and done < num_steps:
+    if done != saved:
         save(state, progress)
     return state
 

@@ -103,6 +103,17 @@ def test_stopping_between_records_and_going_on_says_the_same():
     assert timeless(first + second) == timeless(whole)
 
 
+def test_stopping_where_it_was_just_saved_saves_nothing_twice():
+    stop = Stop()
+
+    def ask(done):
+        stop.is_asked = done >= 4
+
+    state, _, saved = run(stop=stop, on_step=ask)
+    assert state.step == 4
+    assert [step for step, *_ in saved] == [4]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_the_cases(value):
     losses = [1.0] * 5 + [value] + [1.0] * 2

@@ -1,0 +1,1 @@
+"""The benchmark suite: our real code paths timed beside the public peers."""

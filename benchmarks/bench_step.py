@@ -1,0 +1,15 @@
+"""The training step of each network: forward, loss, gradients, clipping, update."""
+
+from pathlib import Path
+
+from benchmarks import nets
+from benchmarks.timing import Work
+
+PEERS = ("torch", "torch-compile", "flax")
+CASES, QUICK, LARGE = nets.ALL, nets.QUICK, nets.LARGE
+
+
+def ours(net: nets.Net, *, scratch: Path) -> Work:
+    from benchmarks.programs import train_step
+
+    return train_step(net)

@@ -1,0 +1,1 @@
+"""The same work through public packages: one file for each, one function per bench."""
