@@ -19,9 +19,9 @@ def main() -> None:
 def _use_large_pages() -> None:
     """Start again with glibc's large pages, where Linux gives them only on request.
 
-    A training step on a CPU touches gigabytes of fresh memory, and each page of it costs
-    a fault; pages of 2 MiB are few. glibc reads the wish only when a process starts.
-    Whoever sets it, even to 0, is left alone.
+    A training step on a CPU touches gigabytes of fresh memory, and each page of it
+    costs a fault; pages of 2 MiB are few. glibc reads the wish only when a process
+    starts. Whoever sets it, even to 0, is left alone.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _TUNABLE in tunables or not _LARGE_PAGES.is_file():
