@@ -5,16 +5,17 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
 
 from bmjax.data import nifti
 from bmjax.data.cases import Case
 from bmjax.evaluation import evaluate
 from bmjax.planning.plan import LabelScheme
 
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
 CASES = ("a-0001-000", "a-0002-000", "a-0003-000")
 
