@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rows, suite, timing
+from bmjax.__main__ import LARGE_PAGES
 
 ROOT = Path(__file__).parents[1]
 Found = dict[str, Any]  # what a worker prints
@@ -156,14 +157,15 @@ def _spawn(name: str, case: str, impl: str, scratch: Path, settings: Settings) -
     """What a fresh process measures."""
     spec = suite.cases(name, settings.size)[case]
     threads = getattr(spec, "threads", None) or settings.threads
-    python, extra = sys.executable, {}
+    python, extra = sys.executable, LARGE_PAGES  # as the command `bmjax` starts
     if impl != suite.OURS:
         peer, _, setting = impl.partition(":")
         python = python_of(peer, settings)
         extra = suite.PEERS[peer].settings[setting]
     cache = scratch / impl.replace(":", "-")
+    inherited = {k: v for k, v in os.environ.items() if k not in LARGE_PAGES}
     environment = {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": str(ROOT),
         **{f"{k}_NUM_THREADS": str(threads) for k in ("OMP", "MKL", "OPENBLAS")},
         # both start empty, so the first round compiles cold and the others warm

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from benchmarks.timing import Work
+from bmjax.__main__ import LARGE_PAGES
 
 Size = Literal["quick", "full", "large"]
 OURS = "bmjax"
@@ -40,23 +41,24 @@ class Peer:
     is_foreign: bool = True
 
 
-def _both(*names: str) -> dict[str, Mapping[str, str]]:
-    """Each setting in a plain environment and in one that keeps its pages."""
+def _pages(*names: str) -> dict[str, Mapping[str, str]]:
+    """Each setting in a plain environment and in two that keep their pages."""
     plain = {name: {} for name in names}
-    return plain | {f"{name}+malloc": KEEP_PAGES for name in names}
+    kept = {f"{name}+malloc": KEEP_PAGES for name in names}
+    return plain | kept | {f"{name}+pages": KEEP_PAGES | LARGE_PAGES for name in names}
 
 
 _NETS = ("torch", "dynamic_network_architectures", "monai", "nnunetv2")
 PEERS = {
     "torch": Peer(
-        module="torch", packages=_NETS, settings=_both("contiguous", "channels_last")
+        module="torch", packages=_NETS, settings=_pages("contiguous", "channels_last")
     ),
-    "torch-compile": Peer(module="torch", packages=_NETS, settings=_both("compiled")),
+    "torch-compile": Peer(module="torch", packages=_NETS, settings=_pages("compiled")),
     "flax": Peer(
         module="flax", packages=("flax",), settings={"stock": {}}, is_foreign=False
     ),
-    "monai": Peer(module="monai", packages=_NETS, settings=_both("default")),
-    "nnunet": Peer(module="nnunet", packages=_NETS, settings=_both("default")),
+    "monai": Peer(module="monai", packages=_NETS, settings=_pages("default")),
+    "nnunet": Peer(module="nnunet", packages=_NETS, settings=_pages("default")),
     "scipy": Peer(module="scipy", packages=("scipy",), settings={"default": {}}),
     "torch-save": Peer(module="torch_save", packages=_NETS, settings={"zip": {}}),
 }
@@ -85,7 +87,7 @@ def builder(name: str, impl: str) -> Callable[..., Work]:
     module = importlib.import_module(f"benchmarks.peers.{PEERS[peer].module}")
 
     def build(case: Any, *, scratch: Any) -> Work:
-        chosen = setting.removesuffix("+malloc")
+        chosen = setting.partition("+")[0]
         return getattr(module, name)(case, setting=chosen, scratch=scratch)
 
     return build

@@ -4,8 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-_LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TUNABLE = "glibc.malloc.hugetlb"
+LARGE_PAGES = {"GLIBC_TUNABLES": f"{_TUNABLE}=1"}
 
 
 def main() -> None:
@@ -24,11 +25,12 @@ def _use_large_pages() -> None:
     starts. Whoever sets it, even to 0, is left alone.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if _TUNABLE in tunables or not _LARGE_PAGES.is_file():
+    if _TUNABLE in tunables or not _KERNEL_SETTING.is_file():
         return
-    if "[madvise]" not in _LARGE_PAGES.read_text():
+    if "[madvise]" not in _KERNEL_SETTING.read_text():
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
+    both = filter(None, [tunables, LARGE_PAGES["GLIBC_TUNABLES"]])
+    os.environ["GLIBC_TUNABLES"] = ":".join(both)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

@@ -25,7 +25,6 @@ from bmjax.surgery import Surgery
 OK, FAILED, USAGE, STOPPED = 0, 1, 2, 75
 
 Positional = tyro.conf.Positional
-MaybeRun = Positional[Path | None]
 AsFlags = tyro.conf.arg(name="")
 _PLAIN = Surgery()
 

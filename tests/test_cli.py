@@ -96,3 +96,14 @@ def test_a_missing_prediction_is_a_failure(tmp_path, phantom_raw, capsys):
     captured = capsys.readouterr()
     assert "BraTS-PHM-00002-000" in captured.err
     assert run("evaluate", out, phantom_raw, "--cases", name) == OK
+
+
+def test_benchmarks_are_refused_outside_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bmjax, "__file__", str(tmp_path / "bmjax" / "__init__.py"))
+    assert run("bench", "step") == USAGE
+    assert "installed from a checkout" in capsys.readouterr().err
+
+
+def test_the_flags_of_bench_are_those_of_the_suite(capfd):
+    assert run("bench", "no-such-benchmark") == USAGE
+    assert "no-such-benchmark" in capfd.readouterr().err

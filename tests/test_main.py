@@ -14,7 +14,7 @@ def started(tmp_path, monkeypatch):
     commands = []
     pages = tmp_path / "enabled"
     pages.write_text("always [madvise] never\n")
-    monkeypatch.setattr(start, "_LARGE_PAGES", pages)
+    monkeypatch.setattr(start, "_KERNEL_SETTING", pages)
     monkeypatch.setattr(os, "execv", lambda path, argv: commands.append((path, argv)))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "bmjax", "demo"])
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
@@ -44,12 +44,12 @@ def test_a_wish_against_them_is_respected(started, monkeypatch):
 
 @pytest.mark.parametrize("text", ["[always] madvise never", "always madvise [never]"])
 def test_nothing_starts_again_where_it_would_change_nothing(started, text):
-    start._LARGE_PAGES.write_text(text)
+    start._KERNEL_SETTING.write_text(text)
     start._use_large_pages()
     assert not started
 
 
 def test_nothing_starts_again_without_such_pages(started):
-    start._LARGE_PAGES.unlink()
+    start._KERNEL_SETTING.unlink()
     start._use_large_pages()
     assert not started

@@ -25,6 +25,9 @@ Loss = Callable[..., Float[Array, ""]]
 class DiceBCE:
     """Dice plus binary cross-entropy over independent regions (nnU-Net for regions).
 
+    With an ignore label the cross-entropy is a mean over voxels and regions, as it is
+    without one; nnU-Net then divides by the voxels alone (`bce_weight` = regions).
+
     Attributes:
       batch_dice: pool Dice over the batch; None takes it from the plan.
       bce_weight: weight of the cross-entropy beside Dice.

@@ -79,3 +79,13 @@ def test_parts_are_weighted():
     each = losses.blob_loss(logits, targets)
     both = losses.BlobDiceBCE(global_weight=3.0, blob_weight=0.5)(logits, targets)
     np.testing.assert_allclose(both, 3 * whole + 0.5 * each, rtol=1e-5)
+
+
+def test_devices_share_the_batch_and_change_nothing():
+    logits, targets = (jnp.asarray(x, jnp.float32) for x in draw(6, (8, 4, 5, 6, 2)))
+    targets = targets.at[:3].set(0)  # some devices have no lesion at all
+    spread = (x.reshape(8, 1, *x.shape[1:]) for x in (logits, targets))
+    found = jax.pmap(
+        lambda x, y: losses.blob_loss(x, y, axis_name="data"), axis_name="data"
+    )(*spread)
+    np.testing.assert_allclose(found, losses.blob_loss(logits, targets), rtol=1e-5)
