@@ -1,0 +1,55 @@
+"""From the command line to the doors: the only room that knows flags and exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+import bmjax
+from bmjax.cli import data, results, training, whole
+from bmjax.cli.output import FAILED, OK, USAGE, complain
+from bmjax.compilation import use_cache
+from bmjax.sharding import split_cpu
+
+__all__ = ["FAILED", "OK", "USAGE", "VERBS", "main"]
+
+VERBS: dict[str, Callable[..., int]] = {
+    **{"demo": whole.demo, "check": data.check, "prepare": data.prepare},
+    **{"train": training.train_from(None), "predict": results.predict},
+    **{"evaluate": results.evaluate, "graft": training.graft},
+    **{"report": results.report, "bench": whole.bench},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit with its code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv in (["--version"], ["-V"]):
+        print(f"bmjax {bmjax.__version__}")
+        sys.exit(OK)
+    try:
+        sys.exit(_run(argv))
+    except (FileNotFoundError, ValueError, RuntimeError, OSError) as error:
+        complain(str(error))
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)
+
+
+def _run(argv: list[str]) -> int:
+    if argv[:1] == ["bench"]:
+        return whole.bench(argv[1:])  # its flags are those of the suite
+    if argv[:1] in (["train"], ["predict"], ["demo"]):
+        use_cache()
+        split_cpu()
+    if argv[:1] == ["train"]:
+        # the flags of `train` are the fields of its config, so that is read first
+        has_config = len(argv) > 1 and not argv[1].startswith("-")
+        experiment = bmjax.load(argv[1]) if has_config else None
+        return tyro.cli(
+            training.train_from(experiment), prog="bmjax train", args=argv[1:]
+        )
+    return tyro.extras.subcommand_cli_from_dict(
+        VERBS, prog="bmjax", description=bmjax.__doc__, args=argv
+    )

@@ -1,0 +1,105 @@
+"""The verbs on a trained network: predict, evaluate and report."""
+
+import json as codec
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+import bmjax
+from bmjax.cli.output import (
+    FAILED,
+    OK,
+    Positional,
+    complain,
+    print_evaluation,
+    print_result,
+)
+from bmjax.console import ticking
+
+
+def predict(
+    run: Positional[Path],
+    /,
+    *,
+    images: Path,
+    out: Path,
+    cases: tuple[str, ...] = (),
+    checkpoint: Literal["best", "last"] = "best",
+    overwrite: bool = False,
+    allow: tuple[str, ...] = (),
+) -> int:
+    """Write a label file, in the input's own geometry, for each case.
+
+    Args:
+      run: run folder.
+      images: folder of cases, or a CSV manifest; labels are not needed.
+      out: folder for CASE.nii.gz.
+      cases: ids of the cases wanted, or `held-out` for those of the run; all if none.
+      checkpoint: which one of the run.
+      overwrite: replace what another network or setting left in the folder.
+      allow: packages outside bmjax that a network of your own comes from.
+    """
+    if cases == ("held-out",):
+        cases = tuple(codec.loads((run / "split.json").read_text())["val"])
+    with ticking(Console(stderr=True), "predicting") as tick:
+        results = bmjax.predict(
+            run,
+            images=images,
+            out=out,
+            cases=cases or None,
+            checkpoint=checkpoint,
+            overwrite=overwrite,
+            allow=allow,
+            progress=tick,
+        )
+    for result in results:
+        if result.error is not None:
+            complain(f"{result.case}: {result.error}")
+    failed = sum(result.error is not None for result in results)
+    print_result(f"{len(results) - failed} cases predicted, {failed} failed: {out}")
+    return FAILED if failed else OK
+
+
+def evaluate(
+    predictions: Positional[Path],
+    reference: Positional[Path],
+    /,
+    *,
+    out: Path | None = None,
+    cases: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    """Compare predictions with reference labels.
+
+    Args:
+      predictions: folder of CASE.nii.gz.
+      reference: folder of cases, CSV manifest, or folder of label files.
+      out: folder for cases.csv, lesions.csv, summary.json and conventions.json.
+      cases: ids that must be there; those the prediction was asked for if none.
+      json: print the result as JSON.
+    """
+    evaluation = bmjax.evaluate(predictions, reference, out=out, cases=cases or None)
+    if json:
+        print_result(evaluation.to_dict())
+    else:
+        print_evaluation(evaluation)
+    return OK if evaluation.ok else FAILED
+
+
+def report(folder: Positional[Path], /, *, out: Path | None = None) -> int:
+    """Make one self-contained page of a run or of an evaluation.
+
+    Args:
+      folder: run folder, or folder made by `bmjax evaluate --out`.
+      out: the page; `report.html` in the folder if not given.
+    """
+    from bmjax import report as room
+
+    out = out or folder / "report.html"
+    if (folder / "experiment.json").is_file():
+        room.write_run_report(folder, out)
+    else:
+        room.write_evaluation_report(folder, out)
+    print_result(str(out))
+    return OK

@@ -1,0 +1,158 @@
+"""The verbs that make parameters: train and graft."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+import bmjax
+from bmjax.cli.output import (
+    FAILED,
+    OK,
+    STOPPED,
+    USAGE,
+    AsFlags,
+    Positional,
+    complain,
+    print_evaluation,
+    print_result,
+)
+from bmjax.surgery import Surgery
+
+_PLAIN = Surgery()
+
+
+def train_from(config: Any) -> Callable[..., int]:
+    """The verb `train` for one config, whose fields become its flags."""
+
+    def train(
+        config_file: Positional[Path],
+        /,
+        *,
+        workdir: Path,
+        origin: Path | None = None,
+        from_torch: Path | None = None,
+        surgery: Annotated[Surgery, AsFlags] = _PLAIN,
+        parallel: Literal["jit", "pmap"] = "jit",
+        num_devices: int | None = None,
+        experiment: Annotated[Any, AsFlags] = config,
+    ) -> int:
+        """Train a network, or go on with an interrupted run.
+
+        Args:
+          config_file: a Python file with `experiment()`, or a run folder to repeat.
+          workdir: run folder.
+          origin: run folder whose parameters to begin with.
+          from_torch: weight file to begin with: nnU-Net's checkpoint, a state dict,
+            safetensors or npz.
+          surgery: how they are made to fit.
+          parallel: how several devices share a batch; the same result.
+          num_devices: how many devices; all if not given, or as many parts of the
+            CPU as divide the batch.
+          experiment: any field of the config.
+        """
+        console = Console(stderr=True)
+        begin = _origin(origin, from_torch, surgery)
+        done = bmjax.train(
+            experiment,
+            workdir=workdir,
+            origin=begin,
+            parallel=parallel,
+            num_devices=num_devices,
+            console=console,
+        )
+        if not done.is_finished:
+            console.print(
+                f"stopped at step {done.step}, all is saved; the same command goes on"
+            )
+            return STOPPED
+        if done.validation is None:
+            return OK
+        print_evaluation(done.validation)
+        return OK if done.validation.ok else FAILED
+
+    return train
+
+
+def graft(
+    target: Annotated[
+        Positional[Path | None], tyro.conf.arg(metavar="[TARGET]")
+    ] = None,
+    source: Annotated[
+        Positional[Path | None], tyro.conf.arg(metavar="[SOURCE]")
+    ] = None,
+    /,
+    *,
+    from_torch: Path | None = None,
+    out: Path | None = None,
+    to_torch: Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    dry_run: bool = False,
+    allow: tuple[str, ...] = (),
+    surgery: Annotated[Surgery, AsFlags] = _PLAIN,
+) -> int:
+    """Carry parameters from one network over to another, and in and out of torch.
+
+    Prints what becomes of each tensor; writes what --out and --to-torch ask for.
+
+    Args:
+      target: run folder that receives them; none makes a run of nnU-Net's checkpoint.
+      source: run folder that has them; none leaves those of the target.
+      from_torch: weight file that has them, instead of a source: nnU-Net's
+        checkpoint, a state dict (.pth, .pt), .safetensors or .npz.
+      out: run folder to make, ready to predict or to train on; or a .safetensors or
+        .npz file, by our names.
+      to_torch: .pth for nnU-Net's checkpoint; .pt, .safetensors or .npz for a state
+        dict by torch's names; a folder for a trained model of nnU-Net.
+      checkpoint: which one of the runs.
+      dry_run: write nothing.
+      allow: packages outside bmjax that a network of your own comes from.
+      surgery: how they are made to fit.
+    """
+    from bmjax import transplant
+
+    if source is None and from_torch is None and to_torch is None and out is None:
+        complain("nothing to do: give a source, --from-torch, --to-torch or --out")
+        return USAGE
+    origin = _origin(source, from_torch, surgery, checkpoint)
+    if target is None:
+        if from_torch is None:
+            complain("give the run folder that receives the parameters")
+            return USAGE
+        run, account = transplant.read_nnunet(from_torch, surgery=surgery)
+    else:
+        run, account = transplant.graft_run(
+            target, origin, checkpoint=checkpoint, allow=allow
+        )
+    if account is not None:
+        print_result(str(account))
+    if dry_run:
+        return OK
+    if out is not None:
+        split = target and target / "split.json"
+        print_result(transplant.write_result(out, run, account, split=split))
+    if to_torch is not None:
+        print_result(transplant.write_torch(to_torch, run))
+    return OK
+
+
+def _origin(
+    run: Path | None,
+    from_torch: Path | None,
+    surgery: Surgery,
+    checkpoint: Literal["best", "last"] = "best",
+) -> Any:
+    """Where parameters come from; None if nowhere."""
+    from bmjax.transplant import Origin
+
+    if run is None and from_torch is None:
+        if surgery != _PLAIN:
+            raise ValueError(
+                f"{surgery} has nothing to work on: no other network was given"
+            )
+        return None
+    return Origin(
+        run=run, from_torch=from_torch, checkpoint=checkpoint, surgery=surgery
+    )
