@@ -69,15 +69,17 @@ def run_case(
     """
     impls = [suite.OURS] + [f"{p}:{s}" for p in peers for s in suite.PEERS[p].settings]
     found: dict[str, list[Found]] = {impl: [] for impl in impls}
+    turns = list(found)
     with tempfile.TemporaryDirectory(prefix="bmjax-bench-") as scratch:
         for turn in range(settings.rounds):
-            for impl in list(found):
+            for impl in list(turns):
                 try:
                     result = _spawn(name, case, impl, Path(scratch), settings)
                 except WorkerError as error:
                     if impl == suite.OURS:
                         raise
                     settings.say(f"{name} / {case}: {error}")
+                    turns.remove(impl)
                     del found[impl]
                     continue
                 found[impl].append(result)
@@ -85,7 +87,20 @@ def run_case(
                 settings.say(
                     f"{name} / {case} / {impl}: {middle:.4g} ms, round {turn + 1}"
                 )
+            turns = _contenders(found) if turn == 0 else turns
     return make_rows(name, case, found, settings=settings)
+
+
+def _contenders(found: Mapping[str, list[Found]]) -> list[str]:
+    """Ours, and of each peer its default and the setting that won the first turn."""
+    by_peer: dict[str, list[str]] = {}
+    for impl in found:
+        by_peer.setdefault(impl.partition(":")[0], []).append(impl)
+    kept = []
+    for impls in by_peer.values():
+        fastest = min(impls, key=lambda impl: statistics.median(_times(found[impl])))
+        kept += dict.fromkeys([impls[0], fastest])
+    return kept
 
 
 def make_rows(
@@ -110,7 +125,8 @@ def make_rows(
     made = []
     for peer, by_setting in (by_peer or {None: {}}).items():
         times = {s: statistics.median(_times(r)) for s, r in by_setting.items()}
-        best = min(times, key=times.__getitem__) if times else None
+        stayed = [s for s, r in by_setting.items() if len(r) == len(ours)]
+        best = min(stayed, key=times.__getitem__, default=None)
         first = peer and next(iter(suite.PEERS[peer].settings))
         theirs = by_setting[best] if best else None
         made.append(

@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.nets import CHANNELS, NUM_CLASSES, REGIONS, Net
 from benchmarks.timing import Work
 from bmjax import losses, models, sharding
+from bmjax.compilation import return_memory
 from bmjax.training import Optimizer, initial_state, make_train_step
 
 
@@ -65,7 +66,9 @@ def count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _step(model: models.Network) -> tuple[Callable[..., Any], Any]:
+def _step(
+    model: models.Network, *, recompute_norms: bool = False
+) -> tuple[Callable[..., Any], Any]:
     """The training step without augmentation, and its optimiser."""
     optimizer = Optimizer().transformation()
     step = make_train_step(
@@ -75,6 +78,7 @@ def _step(model: models.Network) -> tuple[Callable[..., Any], Any]:
         optimizer=optimizer,
         regions=REGIONS,
         seed=0,
+        recompute_norms=recompute_norms,
     )
     return step, optimizer
 
@@ -89,6 +93,7 @@ def train_step(
       model: this one instead of ours.
       num_devices: devices that share the batch; None as `bmjax train` has it.
     """
+    return_memory()
     model = model or model_of(net)
     function, state, batch = placed_step(net, model, num_devices=num_devices)
     program, compile_s = compiled(function, state, batch)
@@ -111,7 +116,7 @@ def placed_step(
 ) -> tuple[Any, Any, Any]:
     """The training step as `bmjax train` compiles it, with a state and a batch."""
     mesh = _mesh(net, num_devices)
-    step, optimizer = _step(model)
+    step, optimizer = _step(model, recompute_norms=sharding.is_cpu(mesh))
     batch = draw_batch(net)
     variables = jax.jit(model.init)(jax.random.key(0), batch["image"][:1])
     state = sharding.replicate(initial_state(variables, optimizer), mesh)
@@ -138,6 +143,7 @@ def forward(
       model: this one instead of ours.
       num_devices: devices that share the batch; None as `bmjax predict` has it.
     """
+    return_memory()
     model = model or model_of(net)
     mesh = _mesh(net, num_devices)
     image = draw_batch(net)["image"]

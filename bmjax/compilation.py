@@ -1,10 +1,11 @@
-"""The cache of compiled programs: kept between processes, private to the user.
+"""What compilation leaves: a cache of programs, private to the user, and no memory.
 
 Whoever can write to the cache can run code as its reader, so a folder that another user
 owns or may write to is refused. Programs for a CPU use its features, so each kind of
 CPU has a folder of its own.
 """
 
+import ctypes
 import hashlib
 import os
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 import jax
 
 MIN_COMPILE_S = 0.5
+_COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def cache_folder() -> Path:
@@ -45,6 +47,23 @@ def use_cache(folder: Path | None = None) -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)
     return folder
+
+
+def return_memory() -> None:
+    """Give the compiler's memory back to the system after each compilation.
+
+    Compiling a training step takes a gigabyte in many small pieces, which glibc would
+    keep while the step itself needs room. Elsewhere than under glibc nothing is done.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:
+        return
+
+    def after(event: str, duration_s: float, **_: str | int) -> None:
+        if event == _COMPILED and duration_s > MIN_COMPILE_S:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(after)
 
 
 def _cpu_digest() -> str:

@@ -104,6 +104,11 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
+def is_cpu(mesh: Mesh) -> bool:
+    """Whether the devices of the mesh are parts of a CPU."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def put_batch(batch: Any, mesh: Mesh, *, parallel: Parallel = "jit") -> Any:
     """Spread the first axis of host arrays over the devices of the mesh.
 
@@ -157,10 +162,9 @@ def parallelise(step: Step, mesh: Mesh, *, parallel: Parallel = "jit") -> Step:
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         partial(step, axis_name=None),
         donate_argnums=0,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
-        compiler_options=_CPU_OPTIONS if is_cpu else None,
+        compiler_options=_CPU_OPTIONS if is_cpu(mesh) else None,
     )

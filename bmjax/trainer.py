@@ -106,6 +106,7 @@ def train_run(
         optimizer=optimizer,
         regions=plan.regions,
         seed=experiment.seed,
+        recompute_norms=sharding.is_cpu(mesh),
     )
     bar = TrainingBar(console, total=total, start=start, title=run.name)
     with RunLog(run, start=start) as log, bar, Stop().watch() as stop:

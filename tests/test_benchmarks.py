@@ -172,6 +172,27 @@ def test_the_ratio_is_that_to_the_peers_best_setting():
     assert row.fraction_of_matmul == pytest.approx(0.4)
 
 
+def test_after_the_first_turn_a_peer_goes_on_with_its_default_and_its_best(monkeypatch):
+    times_ms = {
+        "contiguous": 5.0,
+        "channels_last": 4.0,
+        "contiguous+malloc": 3.0,
+    }
+    turns = []
+
+    def spawn(name, case, impl, scratch, settings):
+        turns.append(impl)
+        return found([times_ms.get(impl.partition(":")[2], 9.0)])
+
+    monkeypatch.setattr(driver, "_spawn", spawn)
+    settings = dataclasses.replace(SETTINGS, rounds=3)
+    (row,) = driver.run_case("step", "net", peers=["torch"], settings=settings)
+    assert row.peer_setting == "contiguous+malloc" and row.ratio == pytest.approx(3)
+    assert turns[-3:] == ["bmjax", "torch:contiguous", "torch:contiguous+malloc"]
+    assert len(turns) == 7 + 3 + 3
+    assert len(row.peer_settings_ms) == 6
+
+
 def test_another_network_is_no_peer():
     results = {"bmjax": [found([1.0])], "flax:stock": [found([1.0], num_params=8)]}
     with pytest.raises(ValueError, match="8 parameters and ours 7"):

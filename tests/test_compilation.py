@@ -1,9 +1,11 @@
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
 
+from bmjax import compilation
 from bmjax.compilation import cache_folder, use_cache
 
 PROGRAM = """
@@ -53,3 +55,36 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path, restored_config)
 def test_the_folder_can_be_moved_with_the_usual_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder().is_relative_to(tmp_path / "bmjax")
+
+
+def test_memory_is_returned_after_each_compilation(monkeypatch):
+    trimmed = []
+    libc = types.SimpleNamespace(malloc_trim=trimmed.append)
+    monkeypatch.setattr(compilation.ctypes, "CDLL", lambda name: libc)
+    listeners = []
+    monkeypatch.setattr(
+        jax.monitoring,
+        "register_event_duration_secs_listener",
+        lambda listener: listeners.append(listener),
+    )
+    compilation.return_memory()
+    (listener,) = listeners
+    listener("/jax/core/compile/backend_compile_duration", 3.0, fun_name="step")
+    assert trimmed == [0]
+    listener("/jax/core/compile/backend_compile_duration", 0.1, fun_name="tiny")
+    listener("/jax/core/compile/jaxpr_trace_duration", 3.0)
+    assert trimmed == [0]
+
+
+def test_jax_tells_of_each_compilation_by_the_name_that_is_listened_for():
+    heard = []
+
+    def hear(event, duration_s, **_):
+        heard.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    try:
+        jax.jit(lambda x: x + 0.123)(1.0)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(hear)
+    assert compilation._COMPILED in heard

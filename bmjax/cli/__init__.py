@@ -8,7 +8,7 @@ import tyro
 import bmjax
 from bmjax.cli import data, results, training, whole
 from bmjax.cli.output import FAILED, OK, USAGE, complain
-from bmjax.compilation import use_cache
+from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
 
 __all__ = ["FAILED", "OK", "USAGE", "VERBS", "main"]
@@ -42,6 +42,7 @@ def _run(argv: list[str]) -> int:
         return whole.bench(argv[1:])  # its flags are those of the suite
     if argv[:1] in (["train"], ["predict"], ["demo"]):
         use_cache()
+        return_memory()
         split_cpu()
     if argv[:1] == ["train"]:
         # the flags of `train` are the fields of its config, so that is read first

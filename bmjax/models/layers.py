@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 from jax import Array
 from jax import numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, PRNGKeyArray
 
 from bmjax import ops, sharding
@@ -56,6 +57,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         dtype = _compute_dtype(self.dtype, x, kernel)
         x = ops.convolution(x.astype(dtype), kernel.astype(dtype), strides=self.strides)
+        x = checkpoint_name(x, "conv")
         if not self.use_bias:
             return x
         with_bias = _with_bias(self, x)
@@ -86,6 +88,7 @@ class TransposedConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         dtype = _compute_dtype(self.dtype, x, kernel)
         x = ops.transposed_convolution(x.astype(dtype), kernel.astype(dtype))
+        x = checkpoint_name(x, "conv")
         return _with_bias(self, x)
 
 

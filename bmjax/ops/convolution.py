@@ -1,22 +1,29 @@
 """Convolution over two or three space axes, by the best algorithm of the platform.
 
 On a CPU forward, input gradient and kernel gradient are each blocked matrix products
-(`slabs`, `winograd`, `strided`); elsewhere all three are the vendor's convolutions. The
+(`slabs`, `taps`, `strided`); elsewhere all three are the vendor's convolutions. The
 choice is made when the program is lowered, by a static rule on shapes.
 """
 
 from functools import partial
+from math import prod
+from types import ModuleType
 
 import jax
 from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from bmjax.ops import slabs, strided
-from bmjax.ops.winograd import Winograd
+from bmjax.ops import slabs, strided, taps
+from bmjax.ops.schemes import Direct, Scheme, Winograd
 from bmjax.typing import Size
 
 _AXES = "zyx"
+
+# Voxels of a sample up to which its kernel outweighs it, and from which on Winograd's
+# larger kernel pays (`bmjax bench blocks`).
+_COARSE = 1024
+_MIXED = 256
 
 
 def convolution(
@@ -105,7 +112,7 @@ def _forward_on_cpu(x: Array, kernel: Array, *, strides: Size) -> Array:
     image, kernel = _with_depth(x), _deep(kernel)
     if max(strides) == 1:
         scheme = _scheme(image, _three(kernel.shape[:3]))
-        out = slabs.convolve(image, kernel, scheme)
+        out = _room(image).convolve(image, kernel, scheme)
     else:
         out = strided.convolve(image, kernel, strides=_three(strides))
     return out if x.ndim == 5 else out[:, 0]
@@ -118,13 +125,15 @@ def _input_gradient_on_cpu(
         n % s for n, s in zip(shape[1:-1], strides, strict=True)
     ):
         return _vendor_input_gradient(grads, kernel, shape=shape, strides=strides)
+    image = _with_depth(grads)
+    if max(strides) == 1 and _room(image) is taps and max(kernel.shape[:-2]) > 1:
+        scheme = _scheme(image, _three(kernel.shape[:-2]))
+        return taps.input_gradient(image, _deep(kernel), scheme).reshape(shape)
     if max(strides) == 1:
         axes = tuple(range(kernel.ndim - 2))
         turned = jnp.flip(kernel, axes).swapaxes(-1, -2)
         return _forward_on_cpu(grads, turned, strides=strides)
-    x_grads = strided.input_gradient(
-        _with_depth(grads), _deep(kernel), strides=_three(strides)
-    )
+    x_grads = strided.input_gradient(image, _deep(kernel), strides=_three(strides))
     return x_grads.reshape(shape)
 
 
@@ -140,7 +149,8 @@ def _kernel_gradient_on_cpu(
             image, wide_grads, kernel_size=size, strides=_three(strides)
         )
     else:
-        gradient = slabs.kernel_gradient(image, wide_grads, _scheme(image, size))
+        scheme = _scheme(image, size)
+        gradient = _room(image).kernel_gradient(image, wide_grads, scheme)
     return gradient.reshape(shape)
 
 
@@ -154,10 +164,16 @@ def _is_blocked(x: Array, kernel_shape: Size, strides: Size) -> bool:
     )
 
 
-def _scheme(image: Array, size: tuple[int, int, int]) -> slabs.Scheme:
-    if size[1] == 3 and image.shape[2] % Winograd.tile == 0:
+def _room(image: Array) -> ModuleType:
+    """Where a stride-1 convolution is computed: coarse grids tap by tap."""
+    return taps if prod(image.shape[1:-1]) <= _COARSE else slabs
+
+
+def _scheme(image: Array, size: tuple[int, int, int]) -> Scheme:
+    is_large = prod(image.shape[1:-1]) >= _MIXED
+    if is_large and size[1] == 3 and image.shape[2] % Winograd.tile == 0:
         return Winograd(size)
-    return slabs.Direct(size)
+    return Direct(size)
 
 
 def _with_depth(x: Array) -> Array:

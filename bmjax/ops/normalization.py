@@ -9,6 +9,7 @@ from functools import partial
 import jax
 from jax import Array, lax
 from jax import numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 
@@ -81,6 +82,7 @@ def _forward(
     mean = _mean_over_groups(_mean_over_space(x), num_groups)
     squares = _mean_over_space(jnp.square(x - mean))
     rate = lax.rsqrt(_mean_over_groups(squares, num_groups) + epsilon)
+    mean, rate = (checkpoint_name(moment, "moments") for moment in (mean, rate))
     y = _activated(x, mean, rate, scale, bias)
     if slope != 1:
         y = jnp.where(y > 0, y, slope * y)

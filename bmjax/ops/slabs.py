@@ -7,52 +7,17 @@ the products are summed over the slices on the way down. So each voxel is copied
 The batch axis is never merged with a looped axis: it may be sharded over devices.
 """
 
-from typing import Protocol, runtime_checkable
+from functools import partial
 
 import jax
 from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from bmjax.ops.schemes import Scheme
+
 # Columns of one slab [bytes]: about the second-level caches of two cores.
 _SLAB_BYTES = 2_500_000
-
-
-@runtime_checkable
-class Scheme(Protocol):
-    """How rows become columns, and products become rows.
-
-    Attributes:
-      kernel_size: z, y, x [vox], odd.
-      num_products: matrix products per slab, the leading axis `p` of what follows.
-      tile: output rows that one row of the products stands for.
-      copies: columns per voxel and channel.
-    """
-
-    kernel_size: tuple[int, int, int]
-    num_products: int
-    tile: int
-    copies: float
-
-    def columns(self, rows: Float[Array, "b r w c"]) -> Float[Array, "p b t x n"]:
-        """Columns of each product, from rows with their margins."""
-        ...
-
-    def matrices(self, kernel: Float[Array, "kz ky kx c f"]) -> Float[Array, "p n m"]:
-        """Matrix of each product; its columns are `(kz f)`."""
-        ...
-
-    def rows(self, products: Float[Array, "p b t x f"]) -> Float[Array, "b y x f"]:
-        """Output rows from the products."""
-        ...
-
-    def spread(self, rows: Float[Array, "b y x f"]) -> Float[Array, "p b t x f"]:
-        """Transpose of `rows`."""
-        ...
-
-    def kernel(self, products: Float[Array, "p n m"]) -> Float[Array, "kz ky kx c f"]:
-        """Transpose of `matrices`."""
-        ...
 
 
 def convolve(
@@ -63,7 +28,7 @@ def convolve(
     num_offsets, num_out = kernel.shape[0], kernel.shape[-1]
     reach = num_offsets // 2
     num_rows = _num_rows(x, scheme)
-    matrices = scheme.matrices(kernel)
+    matrices = _matrices(kernel, scheme)
     shape = (scheme.num_products, batch, num_rows // scheme.tile, width, num_out)
     zeros = jnp.zeros(shape, x.dtype)
 
@@ -78,7 +43,7 @@ def convolve(
             z: Array, carry: tuple[Array, list[Array]]
         ) -> tuple[Array, list[Array]]:
             out, pending = carry  # sums of slices z - reach ... z + reach - 1
-            columns = scheme.columns(_rows_with_margins(x, z, y, num_rows, scheme))
+            columns = _columns(_rows_with_margins(x, z, y, num_rows, scheme), scheme)
             products = lax.dot_general(columns, matrices, (((4,), (1,)), ((0,), (0,))))
             # Offset k of the kernel carries slice z to slice z + reach - k.
             parts = [
@@ -111,7 +76,7 @@ def kernel_gradient(
 
     def products(i: Array) -> Float[Array, "p b n m"]:
         y, z = i // depth * num_rows, i % depth
-        columns = scheme.columns(_rows_with_margins(x, z, y, num_rows, scheme))
+        columns = _columns(_rows_with_margins(x, z, y, num_rows, scheme), scheme)
         spread = []
         for k in range(num_offsets):
             other = z + reach - k
@@ -125,17 +90,51 @@ def kernel_gradient(
         )
         return lax.dot_general(left, right, (((2,), (2,)), ((0, 1), (0, 1))))
 
-    # Sums stay apart by sample: a sharded batch is then reduced once, after the loop.
+    # Samples are summed last: a sharded batch is then reduced once, and in small.
     zeros = jnp.zeros(jax.eval_shape(products, 0).shape, x.dtype)
     num_slabs = height // num_rows * depth
     sums = lax.fori_loop(0, num_slabs, lambda i, sums: sums + products(i), zeros)
-    return scheme.kernel(sums.sum(1))
+    return jax.vmap(partial(_kernel, scheme=scheme), 1)(sums).sum(0)
+
+
+def _columns(
+    rows: Float[Array, "b r w c"], scheme: Scheme
+) -> Float[Array, "p b t x n"]:
+    """Neighbourhoods in y and x, `(ty kx c)`, from rows with their margins."""
+    mixed = scheme.mix(rows)
+    _, num_y, num_x = scheme.taps
+    height, width = mixed.shape[2] - num_y + 1, mixed.shape[3] - num_x + 1
+    parts = [
+        mixed[:, :, j : j + height, i : i + width]
+        for j in range(num_y)
+        for i in range(num_x)
+    ]
+    return jnp.concatenate(parts, -1)
+
+
+def _matrices(
+    kernel: Float[Array, "kz ky kx c f"], scheme: Scheme
+) -> Float[Array, "p n m"]:
+    """The kernel as matrices, `(ty kx c) (kz f)`."""
+    mixed = scheme.mix_kernel(kernel)
+    size_z, num_out = kernel.shape[0], kernel.shape[-1]
+    return mixed.transpose(0, 2, 3, 4, 1, 5).reshape(len(mixed), -1, size_z * num_out)
+
+
+def _kernel(
+    matrices: Float[Array, "p n m"], scheme: Scheme
+) -> Float[Array, "kz ky kx c f"]:
+    """Transpose of `_matrices`."""
+    num_z, num_y, num_x = scheme.taps
+    shape = (len(matrices), num_y, num_x, -1, num_z, matrices.shape[-1] // num_z)
+    return scheme.unmix_kernel(matrices.reshape(shape).transpose(0, 4, 1, 2, 3, 5))
 
 
 def _num_rows(x: Array, scheme: Scheme) -> int:
     """Rows of a slab: the most that divide the height and keep its columns in cache."""
     batch, _, height, width, channels = x.shape
-    row_bytes = batch * width * channels * scheme.copies * x.dtype.itemsize
+    copies = scheme.num_products * scheme.taps[1] * scheme.taps[2] / scheme.tile
+    row_bytes = batch * width * channels * copies * x.dtype.itemsize
     legal = [n for n in range(scheme.tile, height + 1, scheme.tile) if height % n == 0]
     return max([n for n in legal if n * row_bytes <= _SLAB_BYTES], default=legal[0])
 
@@ -163,45 +162,3 @@ def _rows_with_margins(
         reach_y = 0
     margins = [(0, 0), (reach_y, reach_y), (reach_x, reach_x), (0, 0)]
     return jnp.pad(jnp.concatenate(rows, 1), margins)
-
-
-class Direct:
-    """One product per slab; columns hold all neighbours in y and x."""
-
-    num_products = 1
-    tile = 1
-
-    def __init__(self, kernel_size: tuple[int, int, int]):
-        self.kernel_size = kernel_size
-        self.copies = float(kernel_size[1] * kernel_size[2])
-
-    def columns(self, rows: Float[Array, "b r w c"]) -> Float[Array, "p b t x n"]:
-        """Neighbours of each voxel, `(ky kx c)`."""
-        _, size_y, size_x = self.kernel_size
-        height, width = rows.shape[1] - size_y + 1, rows.shape[2] - size_x + 1
-        parts = [
-            rows[:, j : j + height, i : i + width]
-            for j in range(size_y)
-            for i in range(size_x)
-        ]
-        return jnp.concatenate(parts, -1)[None]
-
-    def matrices(self, kernel: Float[Array, "kz ky kx c f"]) -> Float[Array, "p n m"]:
-        """Kernel as one matrix, `(ky kx c) (kz f)`."""
-        size_z, _, _, _, num_out = kernel.shape
-        return kernel.transpose(1, 2, 3, 0, 4).reshape(1, -1, size_z * num_out)
-
-    def rows(self, products: Float[Array, "p b t x f"]) -> Float[Array, "b y x f"]:
-        """The product itself."""
-        return products[0]
-
-    def spread(self, rows: Float[Array, "b y x f"]) -> Float[Array, "p b t x f"]:
-        """The rows themselves."""
-        return rows[None]
-
-    def kernel(self, products: Float[Array, "p n m"]) -> Float[Array, "kz ky kx c f"]:
-        """Matrix as a kernel."""
-        size_z, size_y, size_x = self.kernel_size
-        num_out = products.shape[-1] // size_z
-        shape = (size_y, size_x, -1, size_z, num_out)
-        return products[0].reshape(shape).transpose(3, 0, 1, 2, 4)

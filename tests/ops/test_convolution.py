@@ -1,6 +1,8 @@
 """Convolution on a CPU against XLA's own, and its program on other platforms."""
 
+import importlib
 import itertools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,21 @@ TWO_AXES = [
     ((7, 9), (3, 3), (1, 1)),
     ((8, 6), (3, 3), (2, 2)),
 ]
+
+# Voxels up to which a grid is coarse, and from which on Winograd pays.
+ALGORITHMS = {
+    "slabs": (0, 10**9),
+    "slabs by Winograd": (0, 0),
+    "taps": (10**9, 10**9),
+    "taps by Winograd": (10**9, 0),
+}
+
+
+def using(algorithm):
+    """Convolutions take this algorithm, whatever their size."""
+    coarse, mixed = ALGORITHMS[algorithm]
+    room = importlib.import_module("bmjax.ops.convolution")
+    return mock.patch.multiple(room, _COARSE=coarse, _MIXED=mixed)
 
 
 def reference(x, kernel, strides):
@@ -83,6 +100,13 @@ def test_values_and_both_gradients_are_those_of_xla(case):
     check_in_float64(*case, num_in=3, num_out=5)
 
 
+@pytest.mark.parametrize("case", THREE_AXES[:5] + TWO_AXES[:2], ids=str)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_has_the_values_and_gradients_of_xla(case, algorithm):
+    with using(algorithm):
+        check_in_float64(*case, num_in=3, num_out=5)
+
+
 @given(st.data())
 @settings(deadline=None, max_examples=6, derandomize=True)
 def test_any_shape_has_the_values_and_gradients_of_xla(data):
@@ -91,13 +115,14 @@ def test_any_shape_has_the_values_and_gradients_of_xla(data):
     def per_axis(choices):
         return st.tuples(*[st.sampled_from(choices)] * num_axes)
 
-    check_in_float64(
-        data.draw(per_axis(range(1, 10))),
-        data.draw(per_axis((1, 3, 5))),
-        data.draw(per_axis((1, 2))),
-        num_in=data.draw(st.integers(1, 4)),
-        num_out=data.draw(st.integers(1, 4)),
-    )
+    with using(data.draw(st.sampled_from(list(ALGORITHMS)))):
+        check_in_float64(
+            data.draw(per_axis(range(1, 10))),
+            data.draw(per_axis((1, 3, 5))),
+            data.draw(per_axis((1, 2))),
+            num_in=data.draw(st.integers(1, 4)),
+            num_out=data.draw(st.integers(1, 4)),
+        )
 
 
 @pytest.mark.slow
@@ -107,7 +132,7 @@ def test_many_shapes_have_the_values_and_gradients_of_xla(data):
     test_any_shape_has_the_values_and_gradients_of_xla.hypothesis.inner_test(data)
 
 
-@pytest.mark.parametrize("height", [16, 18])
+@pytest.mark.parametrize("height", [4, 16, 18])
 def test_rounding_error_is_within_five_times_that_of_xla(height):
     size, ones = (8, height, 16), (1, 1, 1)
     arrays = draw(size, (3, 3, 3), ones, 32, 32)
@@ -172,28 +197,34 @@ def test_other_platforms_get_plain_convolutions_and_no_loops(model, platform):
     assert "stablehlo.while" not in text
 
 
-def test_a_sharded_batch_is_not_gathered_and_changes_no_number():
+@pytest.mark.parametrize("algorithm", ["slabs", "taps by Winograd"])
+def test_a_sharded_batch_is_not_gathered_and_changes_no_number(algorithm):
     devices = np.array(jax.devices())
     assert devices.size == 8
     sharding = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
     sizes = [((4, 8, 8), (1, 1, 1)), ((4, 8, 8), (2, 2, 2)), ((3, 5, 5), (1, 1, 1))]
-    for size, strides in sizes:
-        arrays = draw(size, (3, 3, 3), strides, 4, 4, batch=16)
-        x, kernel, grads = arrays
+    with using(algorithm):
+        for size, strides in sizes:
+            arrays = draw(size, (3, 3, 3), strides, 4, 4, batch=16)
+            x, kernel, grads = arrays
 
-        @jax.jit
-        def gradients(x, kernel, grads, strides=strides):
-            function = lambda x, k: convolution(x, k, strides=strides)  # noqa: E731
-            return value_and_gradients(function, x, kernel, grads)
+            @jax.jit
+            def gradients(x, kernel, grads, strides=strides):
+                function = lambda x, k: convolution(x, k, strides=strides)  # noqa: E731
+                return value_and_gradients(function, x, kernel, grads)
 
-        spread = (jax.device_put(x, sharding), kernel, jax.device_put(grads, sharding))
-        text = gradients.lower(*spread).compile().as_text()
-        assert "all-gather" not in text
-        assert "all-to-all" not in text
-        assert "collective-permute" not in text
-        assert text.count(" all-reduce(") <= 1  # of the kernel gradient, once
-        for one, many in zip(gradients(*arrays), gradients(*spread), strict=True):
-            np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-4)
+            spread = (
+                jax.device_put(x, sharding),
+                kernel,
+                jax.device_put(grads, sharding),
+            )
+            text = gradients.lower(*spread).compile().as_text()
+            assert "all-gather" not in text
+            assert "all-to-all" not in text
+            assert "collective-permute" not in text
+            assert text.count(" all-reduce(") <= 1  # of the kernel gradient, once
+            for one, many in zip(gradients(*arrays), gradients(*spread), strict=True):
+                np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-4)
 
 
 def test_the_second_call_compiles_nothing():
