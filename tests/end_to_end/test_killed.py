@@ -41,10 +41,13 @@ def command(folder, store, run):
     return [sys.executable, "-m", "bmjax", "train", str(config), *flags]
 
 
+COST = ("_ms", "_mib", "_per_s")
+
+
 def timeless(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [
-        {k: v for k, v in json.loads(line).items() if not k.endswith("_ms")}
+        {k: v for k, v in json.loads(line).items() if not k.endswith(COST)}
         for line in lines
     ]
 

@@ -17,10 +17,13 @@ from bmjax.training import loop as training_loop
 ONE = {"num_devices": 1}
 
 
+COST = ("_ms", "_mib", "_per_s")
+
+
 def timeless(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [
-        {k: v for k, v in json.loads(line).items() if not k.endswith("_ms")}
+        {k: v for k, v in json.loads(line).items() if not k.endswith(COST)}
         for line in lines
     ]
 
