@@ -20,6 +20,7 @@ from absl import flags
 
 from bmjax.data.patches import Centring, Size, cut_sample, generator, is_on_lesion
 from bmjax.data.store import Store, StoredCase
+from bmjax.data.workers import begin_worker
 
 STREAMS = {"train": 0, "val": 1}
 _SHARED_MEMORY = Path("/dev/shm")
@@ -233,7 +234,8 @@ def batches(
         graph = graph.mp_prefetch(
             grain.MultiprocessingOptions(
                 num_workers=num_workers, per_worker_buffer_size=1
-            )
+            ),
+            worker_init_fn=begin_worker,
         )
         # read ahead, in the queue, and on its way between the two
         prepared = num_workers * one * (each + 2)
