@@ -26,10 +26,8 @@ def ids(phantom_store):
     return Store(phantom_store).ids
 
 
-def drawn(loader, ids, *, num_steps=6, **choices):
-    stream = batches(
-        loader, ids, seed=3, stream="train", num_steps=num_steps, **choices
-    )
+def drawn(loader, ids, *, num_steps=6, **more):
+    stream = batches(loader, ids, seed=3, stream="train", num_steps=num_steps, **more)
     found = list(stream)
     stream.close()
     return found
@@ -198,12 +196,11 @@ def test_a_worker_imports_no_network_library_and_starts_no_device(
 
 
 def test_another_error_of_the_stream_is_passed_on():
-    class Failing:
-        def __iter__(self):
-            raise RuntimeError("something else")
-            yield
+    def fail(number):
+        raise RuntimeError("something else")
 
-    stream = pipeline.Batches(Failing(), start=0, prepared_bytes=0)
+    graph = pipeline.grain.MapDataset.source([1]).map(fail).to_iter_dataset()
+    stream = pipeline.Batches(graph, start=0, prepared_bytes=0)
     with pytest.raises(RuntimeError, match="something else") as found:
         next(stream)
     assert not isinstance(found.value, WorkerError)

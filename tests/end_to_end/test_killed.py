@@ -83,12 +83,7 @@ def workers_of(run):
 
 @pytest.mark.parametrize(
     "number, num_workers",
-    [
-        (signal.SIGKILL, 0),
-        (signal.SIGKILL, 1),
-        (signal.SIGKILL, 3),
-        (signal.SIGTERM, 0),
-    ],
+    [(signal.SIGTERM, 0), *((signal.SIGKILL, count) for count in (0, 1, 3))],
 )
 def test_killed_at_a_random_step_and_resumed_equals_undisturbed(
     undisturbed, phantom_store, tmp_path, number, num_workers

@@ -126,6 +126,7 @@ def test_a_killed_process_ends_the_others_with_a_clear_error(place, victim):
     wait_for_steps(run, processes, 3)
     begin = time.monotonic()
     processes[victim].kill()
+    processes[victim].communicate()
     other = processes[1 - victim]
     said = other.communicate(timeout=60)[1]
     assert time.monotonic() - begin < 60
