@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Trains one run with P processes of this host, or with this host's process of several.
 # bash launch/multihost.sh 4 configs/resenc_m.py --workdir RUN --data.store STORE
-#
 # Over several hosts, on each: COORDINATOR=HOST0:12345 FIRST=0 TOTAL=8 bash launch/multihost.sh 4 ...
 # (FIRST: number of the first process here; TOTAL: of all; COORDINATOR: of process 0).
 # A GPU host gives each process one GPU. Exit code 75: stopped by a signal, all is saved.
@@ -16,8 +15,9 @@ declare -A name
 stop() { kill -"$1" "${!name[@]}" 2> /dev/null || true; }
 trap 'stop TERM' TERM INT
 trap 'stop USR1' USR1
+IFS=, read -ra gpus <<< "${CUDA_VISIBLE_DEVICES:-}"
 for ((i = 0; i < num; i++)); do
-  CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-$i} "$bmjax" train "$@" \
+  CUDA_VISIBLE_DEVICES=${gpus[i]:-$i} "$bmjax" train "$@" \
     --coordinator "$coordinator" --num-processes "$total" --process-id $((first + i)) &
   name[$!]=$((first + i))
 done
