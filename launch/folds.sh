@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$runs" ] || { echo 'folds.sh: give --workdir RUNS' >&2; exit 2; }
 read -ra folds <<< "${FOLDS:-0 1 2 3 4}"
-read -ra free <<< "${DEVICES:-}"
+read -ra free <<< "${DEVICES:-all}"
 declare -A device
 result=0
 trap 'result=75; kill -TERM "${!device[@]}" 2> /dev/null || true' TERM USR1 INT
@@ -23,13 +23,13 @@ train() {
   exec "$bmjax" train "${args[@]}" --workdir "$runs/fold_$1" --data.fold "$1" --data.num-folds 5
 }
 finish() {
-  local code=0
-  wait -n -p ended "${!device[@]}" || code=$?
-  [ -n "${ended:-}" ] || return 0 # a signal woke us
-  [ "$code" = 0 ] || [ "$result" = 1 ] || result=$code
-  free+=("${device[$ended]}") && unset "device[$ended]"
+  sleep 0.2 || true
+  for pid in "${!device[@]}"; do
+    kill -0 "$pid" 2> /dev/null && continue
+    wait "$pid" || result=$(($? == 75 && result != 1 ? 75 : 1))
+    free+=("${device[$pid]}") && unset "device[$pid]"
+  done
 }
-[ ${#free[@]} -gt 0 ] || free=(all)
 for fold in "${folds[@]}"; do
   while [ ${#free[@]} = 0 ]; do finish; done
   [ "$result" != 75 ] || break

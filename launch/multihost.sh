@@ -23,18 +23,18 @@ for ((i = 0; i < num; i++)); do
 done
 result=0
 while [ ${#name[@]} -gt 0 ]; do
-  code=0
-  wait -n -p ended "${!name[@]}" || code=$?
-  [ -n "${ended:-}" ] || continue # a signal woke us
-  if [ "$code" != 0 ] && [ "$result" = 0 ]; then
+  sleep 0.2 || true
+  for pid in "${!name[@]}"; do
+    kill -0 "$pid" 2> /dev/null && continue
+    code=0
+    wait "$pid" || code=$?
+    i=${name[$pid]}
+    unset "name[$pid]"
+    if [ "$code" = 0 ] || [ "$result" != 0 ]; then continue; fi
     result=$code
-    if [ "$code" != 75 ]; then
-      echo "multihost.sh: process ${name[$ended]} of $total ended with code $code; ending the others. The same command goes on from the last checkpoint" >&2
-      unset "name[$ended]"
-      stop KILL
-      continue
-    fi
-  fi
-  unset "name[$ended]"
+    [ "$code" != 75 ] || continue
+    echo "multihost.sh: process $i of $total ended with code $code; ending the others. The same command goes on from the last checkpoint" >&2
+    stop KILL
+  done
 done
 exit "$result"
