@@ -112,7 +112,7 @@ def train_run(
             "on a disk that all of them share"
         )
     state = sharding.replicate(state, mesh)
-    stream = _stream(experiment, split.train, "train", total, mesh, start=start)
+    stream = _stream(experiment, split.train, "train", total, start=start)
     if start < total:
         console.print(
             f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
@@ -289,7 +289,6 @@ def _stream(
     ids: tuple[str, ...],
     stream: str,
     num_steps: int,
-    mesh: Any,
     *,
     start: int = 0,
 ) -> Batches:
@@ -302,7 +301,7 @@ def _stream(
         stream=stream,
         num_steps=num_steps,
         start=start,
-        slots=sharding.local_slots(size, mesh),
+        slots=sharding.local_slots(size),
     )
 
 
@@ -347,9 +346,7 @@ def _validation(
     threads = experiment.replace({"data.num_workers": 0})
     return validation(
         sharding.compile_for(look, mesh, is_deterministic=means.is_deterministic),
-        lambda: _stream(
-            threads, split.val, "val", experiment.fit.num_val_batches, mesh
-        ),
+        lambda: _stream(threads, split.val, "val", experiment.fit.num_val_batches),
         put=lambda batch: sharding.put_batch(batch, mesh),
         regions=tuple(name for name, _ in plan.regions),
         batch_size=experiment.data.batch_size or 1,
