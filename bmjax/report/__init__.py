@@ -5,12 +5,14 @@ the doors are loaded when first touched.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bmjax.report.comparison import Cohort, write_comparison_report
     from bmjax.report.evaluation import write_evaluation_report
     from bmjax.report.overlays import CaseSources
+    from bmjax.report.progress import write_progress
     from bmjax.report.run import write_run_report
 
 _DOORS = {
@@ -18,15 +20,23 @@ _DOORS = {
     "Cohort": "comparison",
     "write_comparison_report": "comparison",
     "write_evaluation_report": "evaluation",
+    "write_progress": "progress",
     "write_run_report": "run",
 }
 __all__ = [
     "CaseSources",
     "Cohort",
+    "can_draw",
     "write_comparison_report",
     "write_evaluation_report",
+    "write_progress",
     "write_run_report",
 ]
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed, which comes with the `report` extra."""
+    return find_spec("matplotlib") is not None
 
 
 def __getattr__(name: str) -> Any:
