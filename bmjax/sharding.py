@@ -164,3 +164,37 @@ def parallelise(step: Step, mesh: Mesh, *, parallel: Parallel = "jit") -> Step:
         out_shardings=NamedSharding(mesh, PartitionSpec()),
         compiler_options=_CPU_OPTIONS if is_cpu else None,
     )
+
+
+def samplewise(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`function` of batched arrays, within `jit`, on each device's own samples.
+
+    For what treats samples one after the other, which a sharded batch would otherwise
+    have to be gathered for. Under `pmap` each device has its own samples anyway.
+
+    Args:
+      function: treats each sample of its arguments (arrays or trees) by itself.
+      mesh: from `data_mesh`.
+    """
+    spec = PartitionSpec(DATA_AXIS)
+
+    def spread(*batch: Any, **named: Any) -> Any:
+        call = jax.shard_map(
+            lambda given, by_name: function(*given, **by_name),
+            mesh=mesh,
+            in_specs=spec,
+            out_specs=spec,
+            check_vma=False,  # no sample knows of another
+        )
+        return call(batch, named)
+
+    return spread
+
+
+def parallelise_samples(
+    function: Callable[..., Any], mesh: Mesh, *, parallel: Parallel = "jit"
+) -> Callable[..., Any]:
+    """Compile a function of each sample for batches from `put_batch`."""
+    if parallel == "pmap":
+        return jax.pmap(function, devices=list(mesh.devices.flat))
+    return jax.jit(samplewise(function, mesh))

@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from bmjax import sharding
 from bmjax.checkpoint import Checkpoints
-from bmjax.data.pipeline import batches
+from bmjax.data.pipeline import Variation, batches
 from bmjax.data.splits import Split
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan
@@ -102,7 +104,11 @@ def train_run(
     step = make_train_step(
         model=experiment.model,
         loss=experiment.loss,
-        augment=experiment.augment,
+        augment=(
+            experiment.augment
+            if parallel == "pmap"
+            else sharding.samplewise(experiment.augment, mesh)
+        ),
         optimizer=optimizer,
         regions=plan.regions,
         seed=experiment.seed,
@@ -123,13 +129,14 @@ def train_run(
                 stream="train",
                 num_steps=total,
                 start=start,
+                variation=_variation(experiment),
             ),
             settings=experiment.fit,
             num_steps=total,
             train_step=sharding.parallelise(step, mesh, parallel=parallel),
             validate=_validation(experiment, plan, split.val),
             learning_rate=experiment.optimizer.learning_rate(),
-            put=lambda batch: sharding.put_batch(batch, mesh, parallel=parallel),
+            put=_placing(experiment, mesh, parallel),
             save=save,
             emit=emit,
             name_cases=lambda found: ", ".join(sorted({split.train[i] for i in found})),
@@ -188,6 +195,36 @@ def _resumed(
         found.optimizer["step"], found.variables, found.optimizer["opt_state"]
     )
     return state, Progress(found.meta["score"], found.meta["window"])
+
+
+def _variation(experiment: Experiment) -> Variation:
+    """What the pipeline has to send along for the experiment's augmentation."""
+    augment = experiment.augment
+    added = augment.new_lesions
+    return Variation(
+        spatial=augment.spatial,
+        donor_size=added.paste_size if added.p_pasted > 0 else 0,
+        donor_max_mm3=added.paste_max_mm3,
+    )
+
+
+def _placing(
+    experiment: Experiment, mesh: Mesh, parallel: Parallel
+) -> Callable[[Any], Any]:
+    """From a host batch, of patches or of boxes around them, to patches on devices.
+
+    A program of its own, so that the two sizes compile one training step.
+    """
+    size = experiment.data.patch_size or ()
+    place = sharding.parallelise_samples(
+        partial(experiment.augment.place, size=size), mesh, parallel=parallel
+    )
+
+    def put(batch: Any) -> Any:
+        arrays = sharding.put_batch(batch, mesh, parallel=parallel)
+        return arrays if set(arrays) == {"image", "labels"} else place(arrays)
+
+    return put
 
 
 def _validation(

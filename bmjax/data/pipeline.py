@@ -1,4 +1,4 @@
-"""The grain graph: sample i of the run, cut from the store, batched, in order.
+"""The grain graph: batch i of the run, cut from the store, in order.
 
 A sample is a function of (seed, stream, step, slot) alone, so the batch of a step is
 the same whatever the number of threads, worker processes or restarts, and the whole
@@ -14,7 +14,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from bmjax.data.patches import Centring, Size, cut_sample, generator, is_on_lesion
+from bmjax.augment.geometry import Placement, Size, Spatial
+from bmjax.data.patches import (
+    Centring,
+    Sampling,
+    cut_donor,
+    cut_sample,
+    generator,
+    is_on_lesion,
+)
 from bmjax.data.store import Store, StoredCase
 
 STREAMS = {"train": 0, "val": 1}
@@ -29,7 +37,10 @@ class Loader:
       patch_size: size of a patch [vox]; None takes it from the plan.
       batch_size: samples of a batch, over all devices; None takes it from the plan.
       p_lesion: fraction of a batch that is centred on a lesion voxel.
-      centring: draw that voxel by class (nnU-Net) or by lesion.
+      centring: draw that voxel by class (nnU-Net) or by lesion: each lesion of a case
+        has the same chance.
+      volume_power: weight lesions by their volume to the power of minus this; 1 is the
+        inverse of the volume.
       held_out: ids of the cases to validate on; empty to use a fold.
       fold: which fold to validate on, from 0.
       num_folds: number of folds, split by patient.
@@ -42,7 +53,8 @@ class Loader:
     patch_size: Size | None = None
     batch_size: int | None = None
     p_lesion: float = 0.33
-    centring: Centring = "class"
+    centring: Centring = "lesion"
+    volume_power: float = 0.0
     held_out: tuple[str, ...] = ()
     fold: int = 0
     num_folds: int = 5
@@ -51,8 +63,24 @@ class Loader:
     num_ahead: int = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """What the device needs for augmentation beyond the patch.
+
+    Attributes:
+      spatial: how patches are moved.
+      donor_size: side of the box around a small lesion of another case, sent along with
+        each sample to be pasted [vox]; 0 for none.
+      donor_max_mm3: largest volume of such a lesion.
+    """
+
+    spatial: Spatial
+    donor_size: int = 0
+    donor_max_mm3: float = 0.0
+
+
 class PatchSource:
-    """Random access to every sample of a run; picklable, opens the store when read.
+    """Random access to every batch of a run; picklable, opens the store when read.
 
     Args:
       loader: how to draw; its patch and batch size are set.
@@ -60,6 +88,7 @@ class PatchSource:
       seed: of the run.
       stream: 0 for training, 1 for validation.
       num_steps: number of batches.
+      variation: for augmentation; None for patches as they are.
     """
 
     def __init__(
@@ -70,6 +99,7 @@ class PatchSource:
         seed: int,
         stream: int,
         num_steps: int,
+        variation: Variation | None = None,
     ) -> None:
         if not loader.store or not loader.patch_size or not loader.batch_size:
             raise ValueError(
@@ -78,28 +108,62 @@ class PatchSource:
             )
         self._store = Store(Path(loader.store))
         self._patch_size, self.batch_size = loader.patch_size, loader.batch_size
-        self._loader, self._ids = loader, ids
+        self._ids, self._p_lesion = ids, loader.p_lesion
+        self._sampling = Sampling(
+            centring=loader.centring, volume_power=loader.volume_power
+        )
         self._seed, self._stream, self._num_steps = seed, stream, num_steps
+        self._variation = variation
         self._opened: dict[int, StoredCase] = {}
+        self._load_size = self._box_size = self._patch_size
+        if variation is not None:
+            self._load_size = variation.spatial.box_size(self._patch_size)
+            self._box_size = self._fitted(self._load_size)
 
     def __len__(self) -> int:
-        return self._num_steps * self.batch_size
+        return self._num_steps
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        step, slot = divmod(int(index), self.batch_size)
-        rng = generator(seed=self._seed, stream=self._stream, step=step, slot=slot)
-        case = int(rng.integers(len(self._ids)))
-        image, labels = cut_sample(
-            self._case(case),
-            patch_size=self._patch_size,
-            on_lesion=is_on_lesion(
-                slot, batch_size=self.batch_size, p_lesion=self._loader.p_lesion
-            ),
-            centring=self._loader.centring,
-            rng=rng,
-        )
+        step = int(index)
+        rngs = [
+            generator(seed=self._seed, stream=self._stream, step=step, slot=slot)
+            for slot in range(self.batch_size)
+        ]
+        placements: list[Placement | None] = [None] * self.batch_size
+        if self._variation is not None:
+            spatial = self._variation.spatial
+            placements = [spatial.draw(rng, self._patch_size) for rng in rngs]
+        is_moved = any(p is not None and p.is_moved for p in placements)
+        size = self._box_size if is_moved else self._patch_size
+        cases = [int(rng.integers(len(self._ids))) for rng in rngs]
+        num_channels = self._case(cases[0]).image.shape[-1]
+        image = np.zeros((self.batch_size, *size, num_channels), np.float32)
+        labels = np.zeros((self.batch_size, *size), np.int8)
+        affines = [
+            cut_sample(
+                self._case(case),
+                image=image[slot],
+                labels=labels[slot],
+                patch_size=self._patch_size,
+                load_size=self._load_size,
+                on_lesion=is_on_lesion(
+                    slot, batch_size=self.batch_size, p_lesion=self._p_lesion
+                ),
+                sampling=self._sampling,
+                placement=placements[slot],
+                rng=rngs[slot],
+            )
+            for slot, case in enumerate(cases)
+        ]
         # an index, not a name: strings do not survive shared memory whole
-        return {"image": image, "labels": labels, "case": np.int32(case)}
+        batch = {"image": image, "labels": labels, "case": np.asarray(cases, np.int32)}
+        if is_moved:
+            batch["affine"] = np.stack(affines)
+            bent = [p.elastic for p in placements if p and p.elastic is not None]
+            batch |= {"elastic": np.stack(bent)} if bent else {}
+        if self._variation is not None and self._variation.donor_size:
+            batch |= self._donors(rngs)
+        return batch
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
@@ -110,6 +174,35 @@ class PatchSource:
             self._opened[index] = self._store.case(self._ids[index])
         return self._opened[index]
 
+    def _fitted(self, load_size: Size) -> Size:
+        """A box no larger than the largest case: beyond it there are only zeros."""
+        sizes = [self._case(i).image.shape[:3] for i in range(len(self._ids))]
+        largest = np.max(sizes, 0)[-len(load_size) :]
+        return tuple(
+            min(load, max(part, int(most)))
+            for load, part, most in zip(
+                load_size, self._patch_size, largest, strict=True
+            )
+        )
+
+    def _donors(self, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
+        """A small lesion of some case for each sample, and a number to place it by."""
+        assert self._variation is not None
+        found = [
+            cut_donor(
+                self._case(int(rng.integers(len(self._ids)))),
+                size=self._variation.donor_size,
+                max_mm3=self._variation.donor_max_mm3,
+                rng=rng,
+            )
+            for rng in rngs
+        ]
+        return {
+            "donor_image": np.stack([image for image, _ in found]),
+            "donor_labels": np.stack([labels for _, labels in found]),
+            "donor_seed": np.asarray([rng.integers(2**31) for rng in rngs], np.int32),
+        }
+
 
 def batches(
     loader: Loader,
@@ -119,8 +212,14 @@ def batches(
     stream: str,
     num_steps: int,
     start: int = 0,
+    variation: Variation | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches `start` to `num_steps` of a stream: `image`, `labels`, index of `case`.
+
+    With a variation, a batch in which a patch is moved holds boxes instead of patches,
+    and `affine` (and `elastic`) say where in them the patches are; one of small lesions
+    to paste holds `donor_image`, `donor_labels` and `donor_seed`. See
+    `AugmentPolicy.place`.
 
     Args:
       loader: how to draw; its patch and batch size are set.
@@ -129,13 +228,17 @@ def batches(
       stream: `train` or `val`.
       num_steps: length of the stream.
       start: first batch wanted, for a resumed run.
+      variation: for augmentation; None for patches as they are.
     """
     source = PatchSource(
-        loader, ids, seed=seed, stream=STREAMS[stream], num_steps=num_steps
+        loader,
+        ids,
+        seed=seed,
+        stream=STREAMS[stream],
+        num_steps=num_steps,
+        variation=variation,
     )
-    size = source.batch_size
-    # batched before the split over workers, so that a batch is one worker's work
-    whole = grain.MapDataset.source(source)[start * size :].batch(size)
+    whole = grain.MapDataset.source(source)[start:]
     reading = grain.ReadOptions(
         num_threads=loader.num_threads, prefetch_buffer_size=loader.num_ahead
     )
