@@ -129,7 +129,7 @@ def train_run(
                 stream="train",
                 num_steps=total,
                 start=start,
-                variation=_variation(experiment),
+                variation=variation(experiment),
             ),
             settings=experiment.fit,
             num_steps=total,
@@ -197,7 +197,7 @@ def _resumed(
     return state, Progress(found.meta["score"], found.meta["window"])
 
 
-def _variation(experiment: Experiment) -> Variation:
+def variation(experiment: Experiment) -> Variation:
     """What the pipeline has to send along for the experiment's augmentation."""
     augment = experiment.augment
     added = augment.new_lesions

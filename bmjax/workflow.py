@@ -1,19 +1,21 @@
-"""The doors `prepare`, `train` and `predict`: where the rooms are wired together."""
+"""The doors prepare, train, preview and predict: the rooms are wired together here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from rich.console import Console
 
-from bmjax import models
+from bmjax import models, report, sharding
 from bmjax.data.cases import Case, find_cases, sort_cases
 from bmjax.data.measure import measure_cases
+from bmjax.data.pipeline import batches
 from bmjax.data.splits import Split, split_cases
 from bmjax.data.store import Store, prepare_store
 from bmjax.evaluation import Evaluation, evaluate
@@ -23,7 +25,7 @@ from bmjax.planning import Plan, make_plan, summarise
 from bmjax.runs import opened, read_run
 from bmjax.sharding import Parallel
 from bmjax.surgery.graft import GraftReport
-from bmjax.trainer import Origin, train_run
+from bmjax.trainer import Origin, train_run, variation
 
 Tick = Callable[[int, int, str], None]
 
@@ -143,6 +145,60 @@ def train(
         allow = experiment.packages()
         validation = _validate_whole(run, parts, store, console, allow)
     return Trained(run, step, True, validation, grafted)
+
+
+def preview(experiment: Experiment, *, out: str | Path, num_samples: int = 12) -> Path:
+    """Draw the first training patches, as the network will see them.
+
+    Args:
+      experiment: fields left None are taken from the store's plan.
+      out: picture to write.
+      num_samples: patches, one row each.
+    """
+    if experiment.data.store is None:
+        raise ValueError("data.store is not set; give --data.store STORE")
+    store = Store(Path(experiment.data.store))
+    experiment = experiment.resolve(store.plan)
+    size, ids = experiment.data.patch_size or (), _split(experiment, store).train
+    batch_size = experiment.data.batch_size or 1
+    place = jax.jit(partial(experiment.augment.place, size=size))
+    vary = jax.jit(experiment.augment)
+    stream = batches(
+        experiment.data,
+        ids,
+        seed=experiment.seed,
+        stream="train",
+        num_steps=-(-num_samples // batch_size),
+        variation=variation(experiment),
+    )
+    tiles: list[report.Tile] = []
+    for step, batch in enumerate(stream):
+        # the numbers of the training step itself
+        key, _ = jax.random.split(
+            jax.random.fold_in(jax.random.key(experiment.seed), step)
+        )
+        cases, affine = batch.pop("case"), batch.get("affine")
+        placed = place(batch)
+        keys = sharding.sample_keys(key, batch_size)
+        image, labels = vary(placed["image"], placed["labels"], keys=keys)
+        for slot, case in enumerate(cases):
+            is_moved = affine is not None and bool(
+                (affine[slot, :, :-1] != np.eye(len(size))).any()
+            )
+            tiles.append(
+                report.Tile(
+                    title=f"{ids[case]}\n{'moved' if is_moved else 'not moved'}",
+                    image=np.asarray(image[slot]),
+                    labels=np.asarray(labels[slot]),
+                )
+            )
+    return report.write_sheet(
+        Path(out),
+        tiles[:num_samples],
+        channels=store.plan.channels,
+        label_values=dict(store.plan.labels),
+        title=f"Training patches {' x '.join(map(str, size))}, seed {experiment.seed}",
+    )
 
 
 def _split(experiment: Experiment, store: Store) -> Split:

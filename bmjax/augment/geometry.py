@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Shaped
 
 Size = tuple[int, ...]
 ANISOTROPY = 3.0  # nnU-Net's threshold for rotating within slices only
@@ -118,9 +118,9 @@ class Spatial:
         scale = rng.uniform(*self.scaling) if scales else 1.0
         matrix = np.eye(num_axes)
         if num_axes == 2 or self.is_flat(patch_size):
-            matrix[-2:, -2:] = _turn_2d(angles[-1]) * scale
+            matrix[-2:, -2:] = rotation(angles[-1:]) * scale
         else:
-            matrix = _turn_3d(angles) * scale
+            matrix = rotation(angles) * scale
         elastic = None
         if self.p_elastic > 0:
             shape = (*(self.elastic_points,) * num_axes, num_axes)
@@ -137,7 +137,7 @@ def affine(
     matrix: Float[np.ndarray, "d d"],
     patch_size: Size,
     *,
-    offset: Float[np.ndarray, " d"],
+    offset: Shaped[np.ndarray, " d"],
 ) -> Float32[np.ndarray, "d e"]:
     """The map from a voxel of the patch to a place in the box that was cut for it.
 
@@ -151,13 +151,11 @@ def affine(
     return np.concatenate([matrix, shift[:, None]], 1).astype(np.float32)
 
 
-def _turn_2d(angle: float) -> Float[np.ndarray, "2 2"]:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
-
-
-def _turn_3d(angles: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """Turn about the first axis, then the second, then the third."""
+def rotation(angles: Float[np.ndarray, " a"]) -> Float[np.ndarray, "d d"]:
+    """A turn of the plane by one angle; in space by three, about z, then y, then x."""
+    if len(angles) == 1:
+        c, s = np.cos(angles[0]), np.sin(angles[0])
+        return np.array([[c, -s], [s, c]])
     turns = []
     for angle, sign, (a, b) in zip(
         angles, (1, -1, 1), ((1, 2), (0, 2), (0, 1)), strict=True
@@ -174,9 +172,9 @@ def _box(corner: Float[np.ndarray, " d"], angle: float) -> Size:
     reach = [corner]
     if len(corner) == 2:
         # batchgenerators turns row vectors
-        reach.append(np.abs(corner @ _turn_2d(angle)))
+        reach.append(np.abs(corner @ rotation(np.array([angle]))))
     else:
         for axis in range(3):
-            turn = _turn_3d(np.where(np.arange(3) == axis, angle, 0.0))
+            turn = rotation(np.where(np.arange(3) == axis, angle, 0.0))
             reach.append(np.abs(corner @ turn))
     return tuple(int(n) for n in np.max(reach, 0) / _CUT_SCALE)

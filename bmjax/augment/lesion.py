@@ -69,7 +69,7 @@ def draw_lesion(
     side = min(2 * int(1.6 * look.radius_vox[1]) + 5, *labels.shape)
     low, high = jnp.log(jnp.asarray(look.radius_vox))
     radius = jnp.exp(jax.random.uniform(keys[0], (), minval=low, maxval=high))
-    stretch = jax.random.uniform(keys[1], (3,), minval=0.8, maxval=1.25)
+    stretch = jax.random.uniform(keys[1], (1, 1, 1, 3), minval=0.8, maxval=1.25)
     turn, _ = jnp.linalg.qr(jax.random.normal(keys[2], (3, 3)))
     axis = jnp.arange(side) - (side - 1) / 2
     place = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing="ij"), -1)  # z y x 3

@@ -17,6 +17,7 @@ from bmjax.typing import Size
 
 Pair = tuple[Array, Array]
 Transform = Callable[[Array, Array, PRNGKeyArray], Pair]
+Run = Callable[[list[Transform], Array, Array, Array, Array], Pair]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,13 @@ class AugmentPolicy:
         keys: Key[Array, " b"],
     ) -> tuple[Float[Array, "b *s c"], Int[Array, "b *s"]]:
         """All but what `place` does; sample i depends on its own key alone."""
-        return _over_samples(self._vary, image, labels, keys)
+        return lax.platform_dependent(
+            image,
+            labels,
+            keys,
+            cpu=lambda *batch: _in_turn(partial(self._vary, run=_only_drawn), *batch),
+            default=jax.vmap(partial(self._vary, run=_in_line)),
+        )
 
     def place(
         self, batch: Mapping[str, Array], *, size: Size
@@ -85,7 +92,9 @@ class AugmentPolicy:
         def one(*values: Array) -> Pair:
             return self._place(dict(zip(names, values, strict=True)), size)
 
-        image, labels = _over_samples(one, *batch.values())
+        image, labels = lax.platform_dependent(
+            *batch.values(), cpu=partial(_in_turn, one), default=jax.vmap(one)
+        )
         return {"image": image, "labels": labels}
 
     def _place(self, sample: Mapping[str, Array], size: Size) -> Pair:
@@ -121,18 +130,20 @@ class AugmentPolicy:
             )
         return image, labels
 
-    def _vary(self, image: Array, labels: Array, key: PRNGKeyArray) -> Pair:
+    def _vary(
+        self, image: Array, labels: Array, key: PRNGKeyArray, *, run: Run
+    ) -> Pair:
         """Everything else, of one sample."""
         draw_key, change_key, flip_key, drop_key = jax.random.split(key, 4)
         look = self.new_lesions
         draw = partial(_drawn_lesion, look)
-        image, labels = _run([(look.p_drawn, draw)], image, labels, draw_key)
+        image, labels = _run_each(run, [(look.p_drawn, draw)], image, labels, draw_key)
         before = image
-        image, labels = _run(self._changes(), image, labels, change_key)
+        image, labels = _run_each(run, self._changes(), image, labels, change_key)
         if self.keep_background:
             image = jnp.where(jnp.any(before != 0, -1, keepdims=True), image, 0)
         flips = [(self.p_mirror, partial(_flip, axis)) for axis in range(labels.ndim)]
-        image, labels = _run(flips, image, labels, flip_key)
+        image, labels = _run_each(run, flips, image, labels, flip_key)
         if self.p_drop_channel > 0:
             kept = _kept(drop_key, self.p_drop_channel, image.shape[-1])
             image = intensity.drop_channels(image, kept)
@@ -218,7 +229,8 @@ def _kept(key: PRNGKeyArray, p: float, num_channels: int) -> Array:
     return kept.at[one].set(kept[one] | ~jnp.any(kept))
 
 
-def _run(
+def _run_each(
+    run: Run,
     transforms: list[tuple[float, Transform]],
     image: Array,
     labels: Array,
@@ -231,35 +243,37 @@ def _run(
     decision, *own = jax.random.split(key, len(transforms) + 1)
     probabilities = jnp.asarray([p for p, _ in transforms])
     drawn = jax.random.uniform(decision, probabilities.shape) < probabilities
-    functions, keys = [f for _, f in transforms], jnp.stack(own)
-
-    def only_drawn(image: Array, labels: Array) -> Pair:
-        order = jnp.argsort(~drawn, stable=True)
-
-        def run(i: Array, pair: Pair) -> Pair:
-            return lax.switch(order[i], functions, *pair, keys[order[i]])
-
-        return lax.fori_loop(0, jnp.sum(drawn), run, (image, labels))
-
-    def in_line(image: Array, labels: Array) -> Pair:
-        for i, function in enumerate(functions):
-            image, labels = lax.cond(
-                drawn[i], function, lambda x, y, _: (x, y), image, labels, keys[i]
-            )
-        return image, labels
-
-    # a loop carries the sample through without a copy for each that was not drawn;
-    # under vmap it would compute all of them in each round, and a loop over one
-    # transform is no condition
-    if len(functions) == 1:
-        return in_line(image, labels)
-    return lax.platform_dependent(image, labels, cpu=only_drawn, default=in_line)
+    return run([f for _, f in transforms], drawn, jnp.stack(own), image, labels)
 
 
-def _over_samples(one: Callable[..., Pair], *batch: Array) -> Pair:
-    """Samples in turn on a CPU, where conditions are real; elsewhere all together."""
-    return lax.platform_dependent(
-        *batch,
-        cpu=lambda *batch: lax.map(lambda sample: one(*sample), batch),
-        default=jax.vmap(one),
-    )
+def _only_drawn(
+    functions: list[Transform], drawn: Array, keys: Array, image: Array, labels: Array
+) -> Pair:
+    """A loop over those drawn, which copies nothing for the others.
+
+    Under `vmap` it would compute every transform in each of its rounds.
+    """
+    if len(functions) == 1:  # a switch of one is no condition
+        return _in_line(functions, drawn, keys, image, labels)
+    order = jnp.argsort(~drawn, stable=True)
+
+    def one(i: Array, pair: Pair) -> Pair:
+        return lax.switch(order[i], functions, *pair, keys[order[i]])
+
+    return lax.fori_loop(0, jnp.sum(drawn), one, (image, labels))
+
+
+def _in_line(
+    functions: list[Transform], drawn: Array, keys: Array, image: Array, labels: Array
+) -> Pair:
+    """A condition for each, which `vmap` makes a choice between both results."""
+    for i, function in enumerate(functions):
+        image, labels = lax.cond(
+            drawn[i], function, lambda x, y, _: (x, y), image, labels, keys[i]
+        )
+    return image, labels
+
+
+def _in_turn(one: Callable[..., Pair], *batch: Array) -> Pair:
+    """Samples one after the other: a condition then decides what is computed."""
+    return lax.map(lambda sample: one(*sample), batch)
