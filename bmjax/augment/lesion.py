@@ -27,7 +27,9 @@ class NewLesions:
       paste_size: side of the box that is copied [vox].
       radius_vox: smallest and largest mean radius of a drawn one, log-uniform [vox].
       enhancement: what the enhancing part adds to each channel, in the order of the
-        plan's channels and the units of the prepared image (standard deviations).
+        plan's channels and the units of the prepared image (standard deviations). The
+        defaults, and those of necrosis, are the medians over twelve BraTS-Africa cases
+        at 2 mm of the label's mean less that of the tissue 3 to 6 voxels around.
       necrosis: the same of the core of those of more than 3 voxels radius.
       spread: these are multiplied by a factor between 1 - spread and 1 + spread.
       enhancing_label: label value of the enhancing part.
@@ -39,8 +41,8 @@ class NewLesions:
     paste_max_mm3: float = 500.0
     paste_size: int = 24
     radius_vox: tuple[float, float] = (1.0, 5.0)
-    enhancement: tuple[float, ...] = (2.0, -0.3, 1.0, 1.0)
-    necrosis: tuple[float, ...] = (-0.5, -0.8, 0.8, 1.5)
+    enhancement: tuple[float, ...] = (1.05, -0.1, 1.5, 1.3)
+    necrosis: tuple[float, ...] = (-0.15, -0.25, 1.05, 1.9)
     spread: float = 0.4
     enhancing_label: int = 3
     necrosis_label: int = 1

@@ -52,7 +52,7 @@ def write_sheet(
             layout="compressed",
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK["light"])
-        for row, tile in zip(axes, tiles, strict=True):
+        for number, (row, tile) in enumerate(zip(axes, tiles, strict=True)):
             image, labels = _slice(tile)
             for column, (axis, channel) in enumerate(zip(row, channels, strict=True)):
                 shown = image[..., column]
@@ -69,7 +69,7 @@ def write_sheet(
                         )
                 axis.set(xticks=[], yticks=[])
                 axis.grid(visible=False)
-                if row is axes[0]:
+                if number == 0:
                     axis.set_title(channel, loc="center", pad=4)
             row[0].set_ylabel(
                 tile.title,
