@@ -233,6 +233,7 @@ def predict(
     cases: Sequence[str] | None = None,
     checkpoint: str = "best",
     overwrite: bool = False,
+    allow_missing: bool = False,
     allow: tuple[str, ...] = (),
     progress: Tick | None = None,
 ) -> list[CaseResult]:
@@ -245,6 +246,8 @@ def predict(
       cases: ids of the cases wanted; None for all.
       checkpoint: `best` or `last`.
       overwrite: replace what another network or setting left in the folder.
+      allow_missing: also predict cases that lack channels, which count as zero; for
+        networks trained with `augment.p_drop_channel`.
       allow: packages outside bmjax that a network of your own comes from.
       progress: called with cases done, cases in all, and the case at hand.
 
@@ -253,10 +256,19 @@ def predict(
     """
     run = Path(run)
     found = read_run(run, checkpoint=checkpoint, allow=allow)
+    if allow_missing and found.experiment.augment.p_drop_channel == 0:
+        raise ValueError(
+            f"{run}: was trained with all of {', '.join(found.plan.channels)} "
+            "(augment.p_drop_channel is 0), so it cannot do without one; train with "
+            "--augment.p-drop-channel 0.2, or predict without --allow-missing"
+        )
     unusable: dict[str, str] = {}
     if isinstance(images, str | Path):
         images, problems, _ = sort_cases(
-            Path(images), channels=found.plan.channels, ids=cases
+            Path(images),
+            channels=found.plan.channels,
+            ids=cases,
+            allow_missing=allow_missing,
         )
         for problem in problems:
             before = unusable.get(problem.case)
@@ -270,6 +282,7 @@ def predict(
         settings=found.experiment.inference,
         unusable=unusable,
         overwrite=overwrite,
+        allow_missing=allow_missing,
         devices=jax.devices(),
         progress=progress,
     )

@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 from scipy.ndimage import binary_dilation
 
-from bmjax.data.cases import Case, find_cases
+from bmjax.data.cases import Case, find_cases, sort_cases
 from bmjax.inference import SlidingWindow, predict_cases
 from bmjax.planning import BRATS_METS, Plan
 
@@ -182,6 +182,25 @@ def remove(path):
     [(truncate, "truncated"), (empty, "empty"), (remove, "No such file")],
     ids=["fault_6_truncated", "fault_8_empty", "removed"],
 )
+def test_fault_1_a_missing_modality_may_be_taken_as_zero(tmp_path):
+    lacking = write_case(tmp_path / "raw", "A-001", channels=("t1c", "t1n", "t2w"))
+    whole = write_case(tmp_path / "raw", "B-001")
+    (without, full) = predict_cases(
+        network(), [lacking, whole], PLAN, tmp_path / "out", allow_missing=True
+    )
+    assert without.error is None and full.error is None
+    assert "t2f missing, taken as zero" in without.warnings
+    assert not any("missing" in text for text in full.warnings)
+    labels = labels_of(without.path)
+    # without FLAIR this network sees the core alone
+    assert set(np.unique(labels)) == {0, 3}
+    assert set(np.unique(labels_of(full.path))) == {0, 2, 3}
+    found, problems, _ = sort_cases(
+        tmp_path / "raw", channels=CHANNELS, allow_missing=True
+    )
+    assert not problems and set(found[0].images) == {"t1c", "t1n", "t2w"}
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_a_damaged_file_fails_its_case_and_no_other(
     tmp_path, damage, message, position
