@@ -182,6 +182,20 @@ def remove(path):
     [(truncate, "truncated"), (empty, "empty"), (remove, "No such file")],
     ids=["fault_6_truncated", "fault_8_empty", "removed"],
 )
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_damaged_file_fails_its_case_and_no_other(
+    tmp_path, damage, message, position
+):
+    cases = [write_case(tmp_path, name) for name in ("A-001", "B-001", "C-001")]
+    damage(cases[position].images["t2f"])
+    results = predict_cases(network(), cases, PLAN, tmp_path / "out")
+    assert [r.case for r in results] == ["A-001", "B-001", "C-001"]
+    failed = results.pop(position)
+    assert message in failed.error
+    assert "t2f.nii.gz" in failed.error
+    assert [r.error for r in results] == [None, None]
+
+
 def test_fault_1_a_missing_modality_may_be_taken_as_zero(tmp_path):
     lacking = write_case(tmp_path / "raw", "A-001", channels=("t1c", "t1n", "t2w"))
     whole = write_case(tmp_path / "raw", "B-001")
@@ -199,20 +213,6 @@ def test_fault_1_a_missing_modality_may_be_taken_as_zero(tmp_path):
         tmp_path / "raw", channels=CHANNELS, allow_missing=True
     )
     assert not problems and set(found[0].images) == {"t1c", "t1n", "t2w"}
-
-
-@pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_damaged_file_fails_its_case_and_no_other(
-    tmp_path, damage, message, position
-):
-    cases = [write_case(tmp_path, name) for name in ("A-001", "B-001", "C-001")]
-    damage(cases[position].images["t2f"])
-    results = predict_cases(network(), cases, PLAN, tmp_path / "out")
-    assert [r.case for r in results] == ["A-001", "B-001", "C-001"]
-    failed = results.pop(position)
-    assert message in failed.error
-    assert "t2f.nii.gz" in failed.error
-    assert [r.error for r in results] == [None, None]
 
 
 def test_incomplete_cases_found_before_are_recorded_as_failed(tmp_path):
