@@ -3,10 +3,16 @@
 Importing this package is cheap: each door and each room is loaded when first touched.
 """
 
+import sys
 from importlib import import_module
+from multiprocessing import current_process
 from typing import Any
 
 __version__ = "0.1.0"
+
+# grain looks for orbax when it is imported; its worker processes have no use for it
+if current_process().name.startswith("grain-process"):
+    sys.modules.setdefault("orbax", None)  # pyright: ignore[reportArgumentType]
 
 _DOORS = {
     "Experiment": "experiment",

@@ -55,8 +55,10 @@ class Checkpoints:
             raise FileNotFoundError(
                 f"{folder}: no checkpoints; expected a run folder made by `bmjax train`"
             )
-        if not is_read_only and jax.process_index() == 0:
-            _remove_unfinished(folder)
+        if not is_read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                _remove_unfinished(folder)
         self._folder = folder
         policy = managers.AnyPreservationPolicy(
             [
@@ -74,7 +76,8 @@ class Checkpoints:
             best_mode="max",
             enable_async_checkpointing=False,
             read_only=is_read_only,
-            create=not is_read_only,
+            create=False,
+            multiprocessing_options=_alone(),
         )
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
@@ -99,6 +102,8 @@ class Checkpoints:
         Raises:
           OSError: it could not be written whole.
         """
+        # numpy, so that orbax does not ask other processes for their parts
+        variables, optimizer = jax.device_get((variables, optimizer))
         digests = {"variables": digest(variables), "optimizer": digest(optimizer)}
         items = ocp.args.Composite(
             variables=ocp.args.StandardSave(variables),
@@ -125,19 +130,32 @@ class Checkpoints:
         return self._manager.best_step() or self.latest()
 
     def restore(self, step: int, *, variables: Any, optimizer: Any) -> Restored:
-        """Read a whole checkpoint into arrays like those given.
+        """Read a whole checkpoint into numpy arrays, whatever devices it was saved on.
+
+        Args:
+          step: which one.
+          variables: pytree of arrays like those that were saved.
+          optimizer: the same of the rest.
 
         Raises:
-          ValueError: the arrays on disk are not those that were written.
+          ValueError: the arrays on disk are not those that were written, or not like
+            those given.
         """
-        found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardRestore(_abstract(variables)),
-                optimizer=ocp.args.StandardRestore(_abstract(optimizer)),
-                meta=ocp.args.JsonRestore(),
-            ),
-        )
+        try:
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardRestore(_as_numpy(variables)),
+                    optimizer=ocp.args.StandardRestore(_as_numpy(optimizer)),
+                    meta=ocp.args.JsonRestore(),
+                ),
+            )
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self._folder / str(step)}: does not hold what this experiment's "
+                "network and optimiser need; go on with the experiment that it was "
+                f"saved by, or begin another run with --origin. {error}"
+            ) from error
         self._verify(step, found)
         return Restored(step, found["variables"], found["optimizer"], found["meta"])
 
@@ -150,7 +168,8 @@ class Checkpoints:
         meta = self._manager.restore(
             step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
         )["meta"]
-        with ocp.PyTreeCheckpointer() as reader:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
+        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
             path = self._folder.resolve() / str(step) / "variables"
             tree = reader.metadata(path).item_metadata.tree
             as_numpy = jax.tree.map(
@@ -198,7 +217,16 @@ def _name(path: tuple[Any, ...]) -> str:
     )
 
 
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+def _as_numpy(tree: Any) -> Any:
+    # shapes and types are what orbax looks at; nothing is copied from the devices
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Each process reads for itself, and the first one writes: all hold the same."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own,
+        active_processes={own},
+        barrier_sync_key_prefix=f"process_{own}",
     )

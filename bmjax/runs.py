@@ -3,9 +3,13 @@
 RUN/experiment.json   what is run, every open field resolved
 RUN/plan.json         how its images are prepared
 RUN/split.json        ids of the cases trained on and held out
+RUN/data.json         a hash of what each case was prepared from
+RUN/devices.json      how many devices and processes it began with
 RUN/origin.json       where its first parameters come from
 RUN/graft.txt         what became of each of them
-RUN/metrics.jsonl     the log; tensorboard/ holds the same
+RUN/metrics.jsonl     the log; tensorboard/ holds the same, progress.png draws it
+RUN/nonfinite-0.npz   the batch whose loss was not finite, if one was
+RUN/profile/          trace of some steps, if one was asked for
 RUN/checkpoints/      the newest and the best
 RUN/validation/       whole-volume predictions of the held-out cases
 """
@@ -20,11 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bmjax import processes
+from bmjax.changes import require_same
 from bmjax.checkpoint import Checkpoints
 from bmjax.data.splits import Split
+from bmjax.data.store import Store
 from bmjax.experiment import Experiment, load
 from bmjax.planning import Plan
-from bmjax.training import initial_state
+from bmjax.training import initial_state, to_items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,13 +105,14 @@ def write_run(
         write_whole(fresh / "graft.txt", f"{account}\n")
     if split is not None and split.is_file():
         shutil.copyfile(split, fresh / "split.json")
-    state = initial_state(run.variables, run.experiment.optimizer.transformation())
+    spec = run.experiment.optimizer
+    state = initial_state(
+        run.variables, spec.transformation(), ema_decay=spec.ema_decay
+    )
+    variables, rest = to_items(state)
     checkpoints = Checkpoints(fresh / "checkpoints")
     checkpoints.save(
-        0,
-        variables=state.variables,
-        optimizer={"step": state.step, "opt_state": state.opt_state},
-        meta={"window": [], "score": None},
+        0, variables=variables, optimizer=rest, meta={"window": [], "score": None}
     )
     checkpoints.close()
     os.replace(fresh, folder)
@@ -112,19 +120,38 @@ def write_run(
 
 @contextmanager
 def opened(
-    run: Path, experiment: Experiment, *, plan: Plan, split: Split
-) -> Iterator[None]:
+    run: Path,
+    experiment: Experiment,
+    *,
+    store: Store,
+    split: Split,
+    override: bool = False,
+) -> Iterator[tuple[str, ...]]:
     """Hold a run folder for one training, and write down what it is.
+
+    Of several processes the first holds it; the others only look.
 
     Args:
       run: made if it is not there.
       experiment: resolved.
-      plan: of its store.
+      store: where its cases are.
       split: of its store's cases.
+      override: go on although the experiment or the data changed.
+
+    Yields:
+      What is different from before, line by line.
 
     Raises:
       ValueError: the folder holds another experiment, or is held by another process.
     """
+    facts = {
+        "plan": store.plan.digest(),
+        "train": {case: store.digest(case) for case in split.train},
+        "val": {case: store.digest(case) for case in split.val},
+    }
+    if not processes.is_first():
+        yield require_same(run, experiment, facts, override=override)
+        return
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("a+") as lock:
         try:
@@ -138,12 +165,19 @@ def opened(
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        _require_same(run, experiment)
+        changes = require_same(run, experiment, facts, override=override)
         parts = {"train": list(split.train), "val": list(split.val)}
-        write_whole(run / "plan.json", json.dumps(plan.to_dict(), indent=1))
+        write_whole(run / "plan.json", json.dumps(store.plan.to_dict(), indent=1))
         write_whole(run / "split.json", json.dumps(parts, indent=1))
+        write_whole(run / "data.json", json.dumps(facts, indent=1))
         write_whole(run / "experiment.json", experiment.to_json())
-        yield
+        yield changes
+
+
+def begun_with(run: Path) -> dict[str, int] | None:
+    """How many `devices` and `processes` a run began with; None if it has not begun."""
+    path = run / "devices.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -151,33 +185,3 @@ def write_whole(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.tmp")
     fresh.write_text(text)
     os.replace(fresh, path)
-
-
-def _require_same(run: Path, experiment: Experiment) -> None:
-    if not (run / "experiment.json").is_file():
-        return
-    # read and written again, a field that bmjax did not have yet has its default
-    before, now = (
-        _flat(json.loads(spec.to_json()))
-        for spec in (load(run, allow=experiment.packages()), experiment)
-    )
-    changes = [
-        f"  {path}: was {before.get(path)!r}, is now {now.get(path)!r}"
-        for path in sorted({*before, *now})
-        if before.get(path) != now.get(path)
-    ]
-    if changes:
-        raise ValueError(
-            f"{run}: holds a run of another experiment:\n"
-            + "\n".join(changes)
-            + "\nGo on with the old values, or choose another --workdir"
-        )
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        found.update(_flat(item, f"{path}.{name}" if path else name))
-    return found

@@ -25,6 +25,9 @@ DATA_AXIS = "data"
 # In this order the step of PlainUNet, 64^3, batch 2, needs 724 MiB per half, not 1084.
 _CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
+# No algorithm that adds in varying order, and none chosen by timing it.
+_DETERMINISTIC_OPTIONS = {"xla_gpu_deterministic_ops": True}
+
 Parallel = Literal["jit", "pmap"]
 Step = Callable[..., tuple[Any, Any]]
 
@@ -79,43 +82,63 @@ def devices_for(batch_size: int, num_devices: int | None) -> list[Any]:
 
     Args:
       batch_size: samples of a batch.
-      num_devices: how many; None takes all, of the parts of a CPU as many as divide
-        the batch.
+      num_devices: how many, the same number of each process; None takes all, of the
+        parts of a CPU as many as divide the batch.
 
     Raises:
-      ValueError: there are not so many.
+      ValueError: there are not so many, or they do not divide over the processes.
     """
-    devices = jax.devices()
+    devices, count = jax.devices(), jax.process_count()
+    if batch_size % count:
+        raise ValueError(
+            f"a batch of {batch_size} samples does not divide over {count} processes; "
+            f"set data.batch_size to a multiple of {count} or start fewer processes"
+        )
     if num_devices is None and devices[0].platform == "cpu":
-        num_devices = math.gcd(batch_size, len(devices))
-    if num_devices is not None and not 1 <= num_devices <= len(devices):
+        num_devices = math.gcd(batch_size // count, len(devices) // count) * count
+    if num_devices is None:
+        num_devices = len(devices)
+    if not 1 <= num_devices <= len(devices) or num_devices % count:
         raise ValueError(
             f"{num_devices} devices asked for, but JAX found {len(devices)} "
-            f"({devices[0].platform}); give --num-devices from 1 to {len(devices)}"
+            f"({devices[0].platform}) in {count} processes; give --num-devices from "
+            f"{count} to {len(devices)}, a multiple of {count}"
         )
-    return devices[:num_devices]
+    share = num_devices // count
+    return [
+        device
+        for process in range(count)
+        for device in [d for d in devices if d.process_index == process][:share]
+    ]
 
 
 def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A one-axis mesh over all devices, or over those given."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
-    )
+    # in this order, so that each process holds consecutive samples
+    return Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def local_slots(batch_size: int, mesh: Mesh) -> range:
+    """Which samples of a batch the devices of this process take."""
+    share = batch_size // jax.process_count()
+    first = jax.process_index() * share
+    return range(first, first + share)
 
 
 def put_batch(batch: Any, mesh: Mesh, *, parallel: Parallel = "jit") -> Any:
     """Spread the first axis of host arrays over the devices of the mesh.
 
     Args:
-      batch: arrays of the whole batch.
+      batch: arrays of the whole batch; of several processes, each gives its own share
+        (`local_slots`).
       mesh: from `data_mesh`.
       parallel: `jit` makes one sharded array, `pmap` an axis of devices in front.
 
     Raises:
       ValueError: the batch does not divide by the number of devices.
     """
-    num_devices = mesh.devices.size
+    num_devices = mesh.local_mesh.devices.size
     sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}
     if any(size % num_devices for size in sizes):
         raise ValueError(
@@ -138,18 +161,33 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def parallelise(step: Step, mesh: Mesh, *, parallel: Parallel = "jit") -> Step:
+def parallelise(
+    step: Step,
+    mesh: Mesh,
+    *,
+    parallel: Parallel = "jit",
+    is_deterministic: bool = False,
+) -> Step:
     """Compile `step(state, batch, *, axis_name)` for all devices of the mesh.
 
     Args:
       step: pure; returns `(state, metrics)`, both the same on every device.
       mesh: from `data_mesh`.
       parallel: `jit` shards one program; `pmap` runs one program per device.
+      is_deterministic: only algorithms that give the same bytes each time.
+
+    Raises:
+      ValueError: `pmap` was asked for what only `jit` can do.
 
     Returns:
       `step(state, batch)` for batches from `put_batch`; `jit` donates the state.
     """
     if parallel == "pmap":
+        if is_deterministic or jax.process_count() > 1:
+            raise ValueError(
+                "--parallel pmap is for one process and ordinary algorithms; use "
+                "--parallel jit with --deterministic and with several processes"
+            )
         return jax.pmap(
             partial(step, axis_name=DATA_AXIS),
             axis_name=DATA_AXIS,
@@ -157,17 +195,35 @@ def parallelise(step: Step, mesh: Mesh, *, parallel: Parallel = "jit") -> Step:
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
-    is_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
         partial(step, axis_name=None),
         donate_argnums=0,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
-        compiler_options=_CPU_OPTIONS if is_cpu else None,
+        compiler_options=_compiler_options(mesh, is_deterministic),
     )
 
 
-def samplewise(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`function` of batched arrays, within `jit`, on each device's own samples.
+def compile_for(
+    function: Callable[..., Any], mesh: Mesh, *, is_deterministic: bool = False
+) -> Callable[..., Any]:
+    """Compile for replicated and sharded arrays; each device holds the whole result."""
+    return jax.jit(
+        function,
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+        compiler_options=_compiler_options(mesh, is_deterministic),
+    )
+
+
+def _compiler_options(mesh: Mesh, is_deterministic: bool) -> dict[str, Any] | None:
+    if mesh.devices.flat[0].platform == "cpu":
+        return _CPU_OPTIONS  # whose algorithms are deterministic anyway
+    return _DETERMINISTIC_OPTIONS if is_deterministic else None
+
+
+def samplewise(
+    function: Callable[..., Any], mesh: Mesh, *, parallel: Parallel = "jit"
+) -> Callable[..., Any]:
+    """`function` of batched arrays, within a step, on each device's own samples.
 
     For what treats samples one after the other, which a sharded batch would otherwise
     have to be gathered for. Under `pmap` each device has its own samples anyway.
@@ -175,7 +231,10 @@ def samplewise(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     Args:
       function: treats each sample of its arguments (arrays or trees) by itself.
       mesh: from `data_mesh`.
+      parallel: how the step is compiled.
     """
+    if parallel == "pmap":
+        return function
     spec = PartitionSpec(DATA_AXIS)
 
     def spread(*batch: Any, **named: Any) -> Any:

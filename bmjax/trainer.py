@@ -1,38 +1,75 @@
 """One training: from a resolved experiment to the last checkpoint of its run."""
 
+import dataclasses
 import json
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from rich.console import Console
 
-from bmjax import sharding
+from bmjax import processes, sharding
 from bmjax.checkpoint import Checkpoints
-from bmjax.data.pipeline import Variation, batches
 from bmjax.data.splits import Split
 from bmjax.experiment import Experiment
+from bmjax.feeding import patch_stream, placing
 from bmjax.planning import Plan
-from bmjax.runs import write_whole
+from bmjax.runs import begun_with, write_whole
 from bmjax.sharding import Parallel
 from bmjax.surgery import GraftReport
 from bmjax.training import (
+    Progress,
     RunLog,
     Stop,
     TrainingBar,
     TrainState,
     fit,
+    from_items,
     initial_state,
     make_train_step,
     make_validation_step,
+    to_items,
+    validation,
 )
-from bmjax.training.loop import Progress
+from bmjax.training.profile import profiled
 from bmjax.transplant import Origin, transplant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a run may use; none of it changes the result beyond rounding.
+
+    Attributes:
+      parallel: how the devices share a batch.
+      num_devices: how many, over all processes; None takes as many as the run began
+        with, or all, of the parts of a CPU as many as divide the batch.
+      is_deterministic: only algorithms that give the same bytes each time, on GPUs too.
+      profile_steps: steps to trace into RUN/profile; 0 for none.
+    """
+
+    parallel: Parallel = "jit"
+    num_devices: int | None = None
+    is_deterministic: bool = False
+    profile_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run came.
+
+    Attributes:
+      step: number of updates done.
+      is_finished: false where it was asked to stop.
+      grafted: what became of each parameter of the origin, where this call began it.
+    """
+
+    step: int
+    is_finished: bool
+    grafted: GraftReport | None
 
 
 def train_run(
@@ -42,10 +79,9 @@ def train_run(
     plan: Plan,
     split: Split,
     origin: Origin | None,
-    parallel: Parallel,
-    num_devices: int | None,
+    means: Means,
     console: Console,
-) -> tuple[int, GraftReport | None]:
+) -> Outcome:
     """Begin or go on with a run, in a folder that is opened for it.
 
     Args:
@@ -54,33 +90,151 @@ def train_run(
       plan: of its store.
       split: cases to train and to validate on.
       origin: where the first parameters come from; drawn if None.
-      parallel: how the devices share a batch.
-      num_devices: how many; None takes all.
+      means: devices and the like.
       console: where progress is shown.
-
-    Returns:
-      Number of updates done, and what became of each parameter of the origin, where
-      this call began the run.
 
     Raises:
       ValueError: the run was begun from another origin; the origin does not fit.
+      NonFiniteLossError: the loss became NaN or infinite.
+      PeerLostError: another process is gone.
     """
-    batch_size = experiment.data.batch_size or 1
-    mesh = sharding.data_mesh(sharding.devices_for(batch_size, num_devices))
-    optimizer = experiment.optimizer.transformation()
+    spec = experiment.optimizer
+    mesh = sharding.data_mesh(_devices(run, experiment, means, console))
+    optimizer = spec.transformation()
     checkpoints = Checkpoints(run / "checkpoints", keep_last=experiment.fit.keep_last)
-    variables, grafted = _drawn(experiment, plan), None
+    variables, grafted = _begin(run, experiment, plan, origin, checkpoints, console)
+    state = initial_state(variables, optimizer, ema_decay=spec.ema_decay)
+    state, progress = _resumed(checkpoints, state)
+    start, total = int(state.step), spec.total_steps
+    if len(set(processes.all_values(start))) > 1:
+        raise ValueError(
+            f"{run}: its processes do not see the same checkpoints; put the run folder "
+            "on a disk that all of them share"
+        )
+    state = sharding.replicate(state, mesh)
+    stream = patch_stream(experiment, split.train, "train", total, mesh, start=start)
+    if start < total:
+        console.print(
+            f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
+            f"processes; at most {stream.prepared_bytes / 2**20:.0f} MiB of batches "
+            "are prepared ahead in each"
+        )
+
+    def save(state: TrainState, progress: Progress) -> None:
+        if processes.is_first():
+            saved, rest = to_items(state)
+            checkpoints.save(
+                int(state.step),
+                variables=saved,
+                optimizer=rest,
+                meta={
+                    **dataclasses.asdict(progress),
+                    "pipeline": {"next_batch": int(state.step)},
+                },
+                score=progress.score,
+            )
+
+    bar = TrainingBar(console, total=total, start=start, title=run.name)
+    with (
+        RunLog(run, start=start, is_silent=not processes.is_first()) as log,
+        bar,
+        Stop().watch() as stop,
+        processes.loss_explained(),
+    ):
+
+        def emit(record: dict[str, Any]) -> None:
+            log.write(record)
+            bar.update(record)
+            if record["kind"] == "val" and processes.is_first():
+                _draw(run)
+
+        state = fit(
+            state,
+            stream,
+            settings=experiment.fit,
+            optimizer=spec,
+            train_step=_train_step(run, experiment, plan, optimizer, mesh, means),
+            validate=_validation(experiment, plan, split, mesh, means, log),
+            put=placing(experiment, mesh, parallel=means.parallel),
+            save=save,
+            emit=emit,
+            report_failure=lambda step, batch: _keep_failure(run, step, batch, split),
+            stop=stop,
+            progress=progress,
+            batch_size=experiment.data.batch_size or 1,
+            agree=_agreement(experiment.fit.log_every),
+        )
+    stream.close()
+    checkpoints.close()
+    step = int(state.step)
+    if progress.is_over and step < total:
+        console.print(
+            f"{run.name}: ended early at step {step}: fit.monitor, the validation "
+            f"{experiment.fit.monitor}, was no better for "
+            f"{experiment.fit.stop_patience} looks"
+        )
+    return Outcome(step, step >= total or progress.is_over, grafted)
+
+
+def _devices(
+    run: Path, experiment: Experiment, means: Means, console: Console
+) -> list[Any]:
+    """Those asked for, or as many as the run began with, if there are so many."""
+    spec, begun = experiment.optimizer, begun_with(run)
+    wanted, batch_size = means.num_devices, experiment.data.batch_size or 1
+    if batch_size % spec.accumulate:
+        raise ValueError(
+            f"data.batch_size {batch_size} does not divide into optimizer.accumulate "
+            f"{spec.accumulate} parts; choose a multiple of it"
+        )
+    num_processes = jax.process_count()
+    if wanted is None and begun is not None:
+        before = begun["devices"]
+        if before <= len(jax.devices()) and before % num_processes == 0:
+            wanted = before
+    devices = sharding.devices_for(batch_size // spec.accumulate, wanted)
+    now = {"devices": len(devices), "processes": num_processes}
+    if begun is None:
+        if processes.is_first():
+            write_whole(run / "devices.json", json.dumps(now))
+    elif begun != now:
+        console.print(
+            f"{run.name}: began with {_counted(begun)} and goes on with "
+            f"{_counted(now)}: the same result to rounding, not to the byte"
+        )
+    return devices
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return f"{counts['devices']} devices in {counts['processes']} processes"
+
+
+def _begin(
+    run: Path,
+    experiment: Experiment,
+    plan: Plan,
+    origin: Origin | None,
+    checkpoints: Checkpoints,
+    console: Console,
+) -> tuple[Any, GraftReport | None]:
+    """Variables before the first step, of this network or with those of the origin."""
+    size = experiment.data.patch_size or plan.patch_size
+    image = jnp.zeros((1, *size, len(plan.channels)))
+    variables = jax.jit(experiment.model.init)(jax.random.key(experiment.seed), image)
+    grafted = None
     if checkpoints.latest() is not None:
         _require_same_origin(run, origin)
     elif origin is None:
-        for name in ("origin.json", "graft.txt"):
-            (run / name).unlink(missing_ok=True)  # of a try that saved nothing
+        if processes.is_first():
+            for name in ("origin.json", "graft.txt"):
+                (run / name).unlink(missing_ok=True)  # of a try that saved nothing
     else:
         variables, grafted = transplant(
             variables, model=experiment.model, plan=plan, origin=origin
         )
-        write_whole(run / "origin.json", json.dumps(origin.to_dict(), indent=1))
-        write_whole(run / "graft.txt", f"{grafted}\n")
+        if processes.is_first():
+            write_whole(run / "origin.json", json.dumps(origin.to_dict(), indent=1))
+            write_whole(run / "graft.txt", f"{grafted}\n")
         for line in (*grafted.remarks, grafted.summary()):
             console.print(f"{run.name}: {line}", markup=False, soft_wrap=True)
     factors = jax.tree.leaves(experiment.optimizer.lr_factors(variables["params"]))
@@ -88,70 +242,7 @@ def train_run(
         console.print(
             f"{run.name}: {factors.count(0)} of {len(factors)} tensors are frozen"
         )
-    state = sharding.replicate(initial_state(variables, optimizer), mesh)
-    state, progress = _resumed(checkpoints, state)
-    start, total = int(state.step), experiment.optimizer.num_steps
-
-    def save(state: TrainState, progress: Progress) -> None:
-        checkpoints.save(
-            int(state.step),
-            variables=state.variables,
-            optimizer={"step": state.step, "opt_state": state.opt_state},
-            meta={"window": progress.window, "score": progress.score},
-            score=progress.score,
-        )
-
-    step = make_train_step(
-        model=experiment.model,
-        loss=experiment.loss,
-        augment=(
-            experiment.augment
-            if parallel == "pmap"
-            else sharding.samplewise(experiment.augment, mesh)
-        ),
-        optimizer=optimizer,
-        regions=plan.regions,
-        seed=experiment.seed,
-    )
-    bar = TrainingBar(console, total=total, start=start, title=run.name)
-    with RunLog(run, start=start) as log, bar, Stop().watch() as stop:
-
-        def emit(record: dict[str, Any]) -> None:
-            log.write(record)
-            bar.update(record)
-
-        state = fit(
-            state,
-            batches(
-                experiment.data,
-                split.train,
-                seed=experiment.seed,
-                stream="train",
-                num_steps=total,
-                start=start,
-                variation=variation(experiment),
-            ),
-            settings=experiment.fit,
-            num_steps=total,
-            train_step=sharding.parallelise(step, mesh, parallel=parallel),
-            validate=_validation(experiment, plan, split.val),
-            learning_rate=experiment.optimizer.learning_rate(),
-            put=_placing(experiment, mesh, parallel),
-            save=save,
-            emit=emit,
-            name_cases=lambda found: ", ".join(sorted({split.train[i] for i in found})),
-            stop=stop,
-            progress=progress,
-        )
-    checkpoints.close()
-    return int(state.step), grafted
-
-
-def _drawn(experiment: Experiment, plan: Plan) -> Any:
-    """Fresh variables of the experiment's network."""
-    size = experiment.data.patch_size or plan.patch_size
-    image = jnp.zeros((1, *size, len(plan.channels)))
-    return jax.jit(experiment.model.init)(jax.random.key(experiment.seed), image)
+    return variables, grafted
 
 
 def _require_same_origin(run: Path, origin: Origin | None) -> None:
@@ -186,77 +277,92 @@ def _resumed(
     step = checkpoints.latest()
     if step is None:
         return state, Progress()
-    found = checkpoints.restore(
-        step,
-        variables=state.variables,
-        optimizer={"step": state.step, "opt_state": state.opt_state},
+    variables, rest = to_items(state)
+    found = checkpoints.restore(step, variables=variables, optimizer=rest)
+    progress = Progress.from_dict(found.meta)
+    state = from_items(found.variables, found.optimizer, lr_factor=progress.lr_factor)
+    return state, progress
+
+
+def _train_step(
+    run: Path,
+    experiment: Experiment,
+    plan: Plan,
+    optimizer: Any,
+    mesh: Any,
+    means: Means,
+) -> Callable[..., Any]:
+    step = make_train_step(
+        model=experiment.model,
+        loss=experiment.loss,
+        augment=sharding.samplewise(experiment.augment, mesh, parallel=means.parallel),
+        optimizer=optimizer,
+        regions=plan.regions,
+        seed=experiment.seed,
+        accumulate=experiment.optimizer.accumulate,
+        ema_decay=experiment.optimizer.ema_decay,
     )
-    state = TrainState(
-        found.optimizer["step"], found.variables, found.optimizer["opt_state"]
+    compiled = sharding.parallelise(
+        step, mesh, parallel=means.parallel, is_deterministic=means.is_deterministic
     )
-    return state, Progress(found.meta["score"], found.meta["window"])
-
-
-def variation(experiment: Experiment) -> Variation:
-    """What the pipeline has to send along for the experiment's augmentation."""
-    augment = experiment.augment
-    added = augment.new_lesions
-    return Variation(
-        spatial=augment.spatial,
-        donor_size=added.paste_size if added.p_pasted > 0 else 0,
-        donor_max_mm3=added.paste_max_mm3,
-    )
-
-
-def _placing(
-    experiment: Experiment, mesh: Mesh, parallel: Parallel
-) -> Callable[[Any], Any]:
-    """From a host batch, of patches or of boxes around them, to patches on devices.
-
-    A program of its own, so that the two sizes compile one training step.
-    """
-    size = experiment.data.patch_size or ()
-    place = sharding.parallelise_samples(
-        partial(experiment.augment.place, size=size), mesh, parallel=parallel
-    )
-
-    def put(batch: Any) -> Any:
-        arrays = sharding.put_batch(batch, mesh, parallel=parallel)
-        return arrays if set(arrays) == {"image", "labels"} else place(arrays)
-
-    return put
+    if not means.profile_steps or not processes.is_first():
+        return compiled
+    return profiled(compiled, folder=run / "profile", num_steps=means.profile_steps)
 
 
 def _validation(
-    experiment: Experiment, plan: Plan, ids: tuple[str, ...]
+    experiment: Experiment,
+    plan: Plan,
+    split: Split,
+    mesh: Any,
+    means: Means,
+    log: RunLog,
 ) -> Callable[[TrainState], dict[str, Any]]:
-    """Loss and pseudo-Dice (nnU-Net) on the same held-out patches each time."""
+    """The look at held-out patches; read in threads, which start at once."""
     look = make_validation_step(
         model=experiment.model, loss=experiment.loss, regions=plan.regions
     )
-    names = [name for name, _ in plan.regions]
-
-    def validate(state: TrainState) -> dict[str, Any]:
-        found = [
-            jax.device_get(look(state.variables, _arrays(batch)))
-            for batch in batches(
-                experiment.data,
-                ids,
-                seed=experiment.seed,
-                stream="val",
-                num_steps=experiment.fit.num_val_batches,
-            )
-        ]
-        tp, fp, fn = (sum(x[kind] for x in found) for kind in ("tp", "fp", "fn"))
-        # a region that is nowhere, neither in truth nor in prediction, agrees
-        dice = np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0)
-        return {
-            "loss": float(np.mean([x["loss"] for x in found])),
-            "pseudo_dice": dict(zip(names, dice.tolist(), strict=True)),
-        }
-
-    return validate
+    threads = experiment.replace({"data.num_workers": 0})
+    return validation(
+        sharding.compile_for(look, mesh, is_deterministic=means.is_deterministic),
+        lambda: patch_stream(
+            threads, split.val, "val", experiment.fit.num_val_batches, mesh
+        ),
+        put=lambda batch: sharding.put_batch(batch, mesh),
+        regions=tuple(name for name, _ in plan.regions),
+        batch_size=experiment.data.batch_size or 1,
+        show=lambda image, step: log.show("val/image, labels, prediction", image, step),
+    )
 
 
-def _arrays(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    return {name: jnp.asarray(batch[name]) for name in ("image", "labels")}
+def _keep_failure(
+    run: Path, step: int, batch: Mapping[str, np.ndarray], split: Split
+) -> str:
+    """Keep a batch whose loss was not finite, and say which cases were in it."""
+    names = sorted({split.train[i] for i in batch["case"]})
+    path = run / f"nonfinite-{jax.process_index()}.npz"
+    kept: dict[str, Any] = {name: x for name, x in batch.items() if name != "case"}
+    np.savez_compressed(path, step=step, cases=np.array(names), **kept)
+    return f"the batch held {', '.join(names)} and is kept in {path}"
+
+
+def _draw(run: Path) -> None:
+    """Bring progress.png up to date, where matplotlib is installed."""
+    from bmjax import report
+
+    if report.can_draw():
+        report.write_progress(run)
+
+
+def _agreement(every: int) -> Callable[[bool], bool]:
+    """Whether any process was asked to stop: all find out at the same step."""
+    if jax.process_count() == 1:
+        return bool
+    calls = 0
+
+    def agree(own: bool) -> bool:
+        nonlocal calls
+        calls += 1
+        return calls % every == 0 and processes.is_any(own)
+
+    return agree

@@ -1,7 +1,7 @@
 """The doors prepare, train, preview and predict: the rooms are wired together here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 from rich.console import Console
 
-from bmjax import models, report, sharding
+from bmjax import models, processes, report, sharding
 from bmjax.data.cases import Case, find_cases, sort_cases
 from bmjax.data.measure import measure_cases
 from bmjax.data.pipeline import batches
@@ -20,12 +20,13 @@ from bmjax.data.splits import Split, split_cases
 from bmjax.data.store import Store, prepare_store
 from bmjax.evaluation import Evaluation, evaluate
 from bmjax.experiment import Experiment
+from bmjax.feeding import variation
 from bmjax.inference import CaseResult, predict_cases
 from bmjax.planning import Plan, make_plan, summarise
 from bmjax.runs import opened, read_run
 from bmjax.sharding import Parallel
 from bmjax.surgery.graft import GraftReport
-from bmjax.trainer import Origin, train_run, variation
+from bmjax.trainer import Means, Origin, train_run
 
 Tick = Callable[[int, int, str], None]
 
@@ -105,6 +106,9 @@ def train(
     origin: Origin | None = None,
     parallel: Parallel = "jit",
     num_devices: int | None = None,
+    deterministic: bool = False,
+    profile_steps: int = 0,
+    override: bool = False,
     console: Console | None = None,
 ) -> Trained:
     """Train, or go on with, one run; the folder holds all that is known of it.
@@ -114,13 +118,17 @@ def train(
       workdir: run folder. A run that was interrupted goes on where it was saved.
       origin: another run whose parameters to begin with.
       parallel: `jit` or `pmap`, the same result.
-      num_devices: how many devices share each batch; None takes all, of the parts of a
-        CPU as many as divide the batch.
+      num_devices: how many devices share each batch; None takes as many as the run
+        began with, or all, of the parts of a CPU as many as divide the batch.
+      deterministic: only algorithms that give the same bytes each time, on GPUs too.
+      profile_steps: steps to trace into RUN/profile.
+      override: go on although the experiment or the data changed.
       console: where progress is shown; nothing is shown if None.
 
     Raises:
       ValueError: the folder holds a run of another experiment.
       NonFiniteLossError: the loss became NaN or infinite.
+      PeerLostError: another process of the run is gone.
     """
     run = Path(workdir)
     console = console or Console(quiet=True)
@@ -129,22 +137,34 @@ def train(
     store = Store(Path(experiment.data.store))
     experiment = experiment.resolve(store.plan)
     parts = _split(experiment, store)
-    with opened(run, experiment, plan=store.plan, split=parts):
-        step, grafted = train_run(
+    means = Means(
+        parallel=parallel,
+        num_devices=num_devices,
+        is_deterministic=deterministic,
+        profile_steps=profile_steps,
+    )
+    if not processes.is_first():
+        console = Console(quiet=True)
+    with opened(
+        run, experiment, store=store, split=parts, override=override
+    ) as changes:
+        for line in changes:
+            console.print(f"{run.name}: {line}", markup=False, soft_wrap=True)
+        done = train_run(
             run,
             experiment,
             plan=store.plan,
             split=parts,
             origin=origin,
-            parallel=parallel,
-            num_devices=num_devices,
+            means=means,
             console=console,
         )
-        if step < experiment.optimizer.num_steps:
-            return Trained(run, step, False, grafted=grafted)
+        result = Trained(run, done.step, done.is_finished, grafted=done.grafted)
+        if not done.is_finished or not processes.is_first():
+            return result
         allow = experiment.packages()
         validation = _validate_whole(run, parts, store, console, allow)
-    return Trained(run, step, True, validation, grafted)
+    return replace(result, validation=validation)
 
 
 def preview(experiment: Experiment, *, out: str | Path, num_samples: int = 12) -> Path:
@@ -283,7 +303,7 @@ def predict(
         unusable=unusable,
         overwrite=overwrite,
         allow_missing=allow_missing,
-        devices=jax.devices(),
+        devices=jax.local_devices(),
         progress=progress,
     )
 

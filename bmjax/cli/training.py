@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 import bmjax
+from bmjax import processes
 from bmjax.cli.output import (
     FAILED,
     OK,
@@ -37,6 +38,12 @@ def train_from(config: Any) -> Callable[..., int]:
         surgery: Annotated[Surgery, AsFlags] = _PLAIN,
         parallel: Literal["jit", "pmap"] = "jit",
         num_devices: int | None = None,
+        deterministic: bool = False,
+        profile_steps: int = 0,
+        override: bool = False,
+        coordinator: str | None = None,
+        num_processes: int | None = None,
+        process_id: int | None = None,
         experiment: Annotated[Any, AsFlags] = config,
     ) -> int:
         """Train a network, or go on with an interrupted run.
@@ -49,10 +56,23 @@ def train_from(config: Any) -> Callable[..., int]:
             safetensors or npz.
           surgery: how they are made to fit.
           parallel: how several devices share a batch; the same result.
-          num_devices: how many devices; all if not given, or as many parts of the
-            CPU as divide the batch.
+          num_devices: how many devices; if not given as many as the run began with,
+            or all, or as many parts of the CPU as divide the batch.
+          deterministic: on GPUs, only algorithms that give the same bytes each time;
+            slower. On a CPU they do so anyway.
+          profile_steps: trace so many steps into RUN/profile.
+          override: go on although the config or the data changed; the changes are
+            listed without it.
+          coordinator: HOST:PORT of the first of several processes, or `auto` under
+            SLURM or MPI; each process runs this command.
+          num_processes: how many processes train together.
+          process_id: which of them this is, from 0.
           experiment: any field of the config.
         """
+        if coordinator is not None:
+            processes.join(
+                coordinator, num_processes=num_processes, process_id=process_id
+            )
         console = Console(stderr=True)
         begin = _origin(origin, from_torch, surgery)
         done = bmjax.train(
@@ -61,8 +81,12 @@ def train_from(config: Any) -> Callable[..., int]:
             origin=begin,
             parallel=parallel,
             num_devices=num_devices,
+            deterministic=deterministic,
+            profile_steps=profile_steps,
+            override=override,
             console=console,
         )
+        processes.leave()
         if not done.is_finished:
             console.print(
                 f"stopped at step {done.step}, all is saved; the same command goes on"

@@ -5,203 +5,77 @@ the same whatever the number of threads, worker processes or restarts, and the w
 state of the pipeline is the step. The only home of grain.
 """
 
+import re
+import shutil
+import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from bmjax.augment.geometry import Placement, Size, Spatial
-from bmjax.data.patches import (
-    Centring,
-    Sampling,
-    cut_donor,
-    cut_sample,
-    generator,
-    is_on_lesion,
-)
-from bmjax.data.store import Store, StoredCase
+from bmjax.data.source import Loader, PatchSource, Variation
+from bmjax.data.workers import begin_worker
 
 STREAMS = {"train": 0, "val": 1}
+_SHARED_MEMORY = Path("/dev/shm")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loader:
-    """Where patches come from and how they are drawn.
-
-    Attributes:
-      store: folder made by `bmjax prepare`.
-      patch_size: size of a patch [vox]; None takes it from the plan.
-      batch_size: samples of a batch, over all devices; None takes it from the plan.
-      p_lesion: fraction of a batch that is centred on a lesion voxel.
-      centring: draw that voxel by class (nnU-Net) or by lesion: each lesion of a case
-        has the same chance.
-      volume_power: weight lesions by their volume to the power of minus this; 1 is the
-        inverse of the volume.
-      held_out: ids of the cases to validate on; empty to use a fold.
-      fold: which fold to validate on, from 0.
-      num_folds: number of folds, split by patient.
-      num_workers: worker processes; 0 reads in threads of this process.
-      num_threads: reading threads, of each process.
-      num_ahead: batches prepared in advance.
-    """
-
-    store: str | None = None
-    patch_size: Size | None = None
-    batch_size: int | None = None
-    p_lesion: float = 0.33
-    centring: Centring = "lesion"
-    volume_power: float = 0.0
-    held_out: tuple[str, ...] = ()
-    fold: int = 0
-    num_folds: int = 5
-    num_workers: int = 0
-    num_threads: int = 2
-    num_ahead: int = 4
+class WorkerError(RuntimeError):
+    """A process that reads patches is gone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variation:
-    """What the device needs for augmentation beyond the patch.
-
-    Attributes:
-      spatial: how patches are moved.
-      donor_size: side of the box around a small lesion of another case, sent along with
-        each sample to be pasted [vox]; 0 for none.
-      donor_max_mm3: largest volume of such a lesion.
-    """
-
-    spatial: Spatial
-    donor_size: int = 0
-    donor_max_mm3: float = 0.0
-
-
-class PatchSource:
-    """Random access to every batch of a run; picklable, opens the store when read.
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """Batches of a stream in order: `image`, `labels`, index of `case`.
 
     Args:
-      loader: how to draw; its patch and batch size are set.
-      ids: cases to draw from, uniformly, with replacement.
-      seed: of the run.
-      stream: 0 for training, 1 for validation.
-      num_steps: number of batches.
-      variation: for augmentation; None for patches as they are.
+      graph: grain's graph, of whole batches.
+      start: number of the first batch.
+      prepared_bytes: most memory that batches prepared in advance take.
     """
 
     def __init__(
-        self,
-        loader: Loader,
-        ids: tuple[str, ...],
-        *,
-        seed: int,
-        stream: int,
-        num_steps: int,
-        variation: Variation | None = None,
+        self, graph: grain.IterDataset, *, start: int, prepared_bytes: int
     ) -> None:
-        if not loader.store or not loader.patch_size or not loader.batch_size:
-            raise ValueError(
-                "data.store, data.patch_size and data.batch_size must be set; "
-                "give --data.store STORE and let the plan fill the others"
-            )
-        self._store = Store(Path(loader.store))
-        self._patch_size, self.batch_size = loader.patch_size, loader.batch_size
-        self._ids, self._p_lesion = ids, loader.p_lesion
-        self._sampling = Sampling(
-            centring=loader.centring, volume_power=loader.volume_power
-        )
-        self._seed, self._stream, self._num_steps = seed, stream, num_steps
-        self._variation = variation
-        self._opened: dict[int, StoredCase] = {}
-        self._load_size = self._box_size = self._patch_size
-        if variation is not None:
-            self._load_size = variation.spatial.box_size(self._patch_size)
-            self._box_size = self._fitted(self._load_size)
+        self._stream = iter(graph)
+        self._step = start
+        self.prepared_bytes = prepared_bytes
 
-    def __len__(self) -> int:
-        return self._num_steps
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        step = int(index)
-        rngs = [
-            generator(seed=self._seed, stream=self._stream, step=step, slot=slot)
-            for slot in range(self.batch_size)
-        ]
-        placements: list[Placement | None] = [None] * self.batch_size
-        if self._variation is not None:
-            spatial = self._variation.spatial
-            placements = [spatial.draw(rng, self._patch_size) for rng in rngs]
-        is_moved = any(p is not None and p.is_moved for p in placements)
-        size = self._box_size if is_moved else self._patch_size
-        cases = [int(rng.integers(len(self._ids))) for rng in rngs]
-        num_channels = self._case(cases[0]).image.shape[-1]
-        image = np.zeros((self.batch_size, *size, num_channels), np.float32)
-        labels = np.zeros((self.batch_size, *size), np.int8)
-        affines = [
-            cut_sample(
-                self._case(case),
-                image=image[slot],
-                labels=labels[slot],
-                patch_size=self._patch_size,
-                load_size=self._load_size,
-                on_lesion=is_on_lesion(
-                    slot, batch_size=self.batch_size, p_lesion=self._p_lesion
-                ),
-                sampling=self._sampling,
-                placement=placements[slot],
-                rng=rngs[slot],
-            )
-            for slot, case in enumerate(cases)
-        ]
-        # an index, not a name: strings do not survive shared memory whole
-        batch = {"image": image, "labels": labels, "case": np.asarray(cases, np.int32)}
-        if is_moved:
-            batch["affine"] = np.stack(affines)
-            bent = [p.elastic for p in placements if p and p.elastic is not None]
-            batch |= {"elastic": np.stack(bent)} if bent else {}
-        if self._variation is not None and self._variation.donor_size:
-            batch |= self._donors(rngs)
+    def __next__(self) -> dict[str, np.ndarray]:
+        try:
+            batch = next(self._stream)
+        except RuntimeError as error:
+            code = re.search(_DEAD_WORKER, str(error))
+            if code is None:
+                raise
+            raise WorkerError(
+                f"a process that reads patches ended with exit code {code[1]} before "
+                f"batch {self._step} was ready{_meaning(int(code[1]))}. Lower "
+                "--data.num-workers or --data.num-ahead, or read in threads with "
+                "--data.num-workers 0; the same command goes on from the last "
+                "checkpoint"
+            ) from error
+        self._step += 1
         return batch
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": {}}
+    @property
+    def state(self) -> dict[str, int]:
+        """Where the stream is; `batches(start=...)` goes on from there."""
+        return {"next_batch": self._step}
 
-    def _case(self, index: int) -> StoredCase:
-        """A case of the list, opened once in each process."""
-        if index not in self._opened:
-            self._opened[index] = self._store.case(self._ids[index])
-        return self._opened[index]
+    def close(self) -> None:
+        """End the processes and threads that read ahead."""
+        self._stream.close()
 
-    def _fitted(self, load_size: Size) -> Size:
-        """A box no larger than the largest case: beyond it there are only zeros."""
-        sizes = [self._case(i).image.shape[:3] for i in range(len(self._ids))]
-        largest = np.max(sizes, 0)[-len(load_size) :]
-        return tuple(
-            min(load, max(part, int(most)))
-            for load, part, most in zip(
-                load_size, self._patch_size, largest, strict=True
-            )
-        )
 
-    def _donors(self, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
-        """A small lesion of some case for each sample, and a number to place it by."""
-        assert self._variation is not None
-        found = [
-            cut_donor(
-                self._case(int(rng.integers(len(self._ids)))),
-                size=self._variation.donor_size,
-                max_mm3=self._variation.donor_max_mm3,
-                rng=rng,
-            )
-            for rng in rngs
-        ]
-        return {
-            "donor_image": np.stack([image for image, _ in found]),
-            "donor_labels": np.stack([labels for _, labels in found]),
-            "donor_seed": np.asarray([rng.integers(2**31) for rng in rngs], np.int32),
-        }
+_DEAD_WORKER = r"Worker process was terminated unexpectedly with exit code (-?\d+)"
+
+
+def _meaning(code: int) -> str:
+    if code != -signal.SIGKILL:
+        return ""
+    return " (killed; most often the system does so when memory runs out)"
 
 
 def batches(
@@ -212,13 +86,14 @@ def batches(
     stream: str,
     num_steps: int,
     start: int = 0,
+    slots: range | None = None,
     variation: Variation | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches `start` to `num_steps` of a stream: `image`, `labels`, index of `case`.
+) -> Batches:
+    """Batches `start` to `num_steps` of a stream.
 
     With a variation, a batch in which a patch is moved holds boxes instead of patches,
-    and `affine` (and `elastic`) say where in them the patches are; one of small lesions
-    to paste holds `donor_image`, `donor_labels` and `donor_seed`. See
+    and `affine` (and `elastic`) say where in them the patches are; one with small
+    lesions to paste holds `donor_image`, `donor_labels` and `donor_seed`. See
     `AugmentPolicy.place`.
 
     Args:
@@ -228,7 +103,11 @@ def batches(
       stream: `train` or `val`.
       num_steps: length of the stream.
       start: first batch wanted, for a resumed run.
+      slots: the samples of each batch that this process takes; None takes all.
       variation: for augmentation; None for patches as they are.
+
+    Raises:
+      ValueError: shared memory is too small for so many worker processes.
     """
     source = PatchSource(
         loader,
@@ -236,19 +115,43 @@ def batches(
         seed=seed,
         stream=STREAMS[stream],
         num_steps=num_steps,
+        slots=slots,
         variation=variation,
     )
     whole = grain.MapDataset.source(source)[start:]
-    reading = grain.ReadOptions(
-        num_threads=loader.num_threads, prefetch_buffer_size=loader.num_ahead
+    num_workers = loader.num_workers
+    each = -(-loader.num_ahead // max(num_workers, 1))  # rounded up
+    graph = whole.to_iter_dataset(
+        grain.ReadOptions(
+            num_threads=min(loader.num_threads, each), prefetch_buffer_size=each
+        )
     )
-    graph = whole.to_iter_dataset(reading)
-    if loader.num_workers:
+    one = source.batch_bytes
+    prepared = one * (each + 1)
+    if num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # grain reads absl flags: grain#1355
+        _require_shared_memory(2 * num_workers * one, num_workers)
         graph = graph.mp_prefetch(
             grain.MultiprocessingOptions(
-                num_workers=loader.num_workers, per_worker_buffer_size=loader.num_ahead
-            )
+                num_workers=num_workers, per_worker_buffer_size=1
+            ),
+            worker_init_fn=begin_worker,
         )
-    return iter(graph)
+        # read ahead, in the queue, and on its way between the two
+        prepared = num_workers * one * (each + 2)
+    return Batches(graph, start=start, prepared_bytes=prepared)
+
+
+def _require_shared_memory(num_bytes: int, num_workers: int) -> None:
+    """Refuse worker processes whose batches do not fit into the system's /dev/shm."""
+    if not _SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if num_bytes > free:
+        raise ValueError(
+            f"{_SHARED_MEMORY}: {num_workers} worker processes pass batches through "
+            f"{num_bytes / 2**20:.0f} MiB of shared memory, but {free / 2**20:.0f} MiB "
+            "are free; lower --data.num-workers, read in threads with "
+            "--data.num-workers 0, or give the container more (--shm-size)"
+        )

@@ -125,6 +125,12 @@ class Store:
             raise KeyError(f"{self.path}: no case {case}")
         return _open(self.path / "cases" / case)
 
+    def digest(self, case: str) -> str:
+        """Short hash of the files that a case was prepared from, and of the plan."""
+        facts = _read_json(self.path / "cases" / case / "case.json")
+        text = json.dumps(_essence(facts), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
 
 def prepare_store(
     cases: Sequence[Case],

@@ -5,6 +5,7 @@ the doors are loaded when first touched.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from bmjax.report.evaluation import write_evaluation_report
     from bmjax.report.overlays import CaseSources
     from bmjax.report.preview import Tile, write_sheet
+    from bmjax.report.progress import write_progress
     from bmjax.report.run import write_run_report
 
 _DOORS = {
@@ -20,6 +22,7 @@ _DOORS = {
     "Tile": "preview",
     "write_comparison_report": "comparison",
     "write_evaluation_report": "evaluation",
+    "write_progress": "progress",
     "write_run_report": "run",
     "write_sheet": "preview",
 }
@@ -27,11 +30,18 @@ __all__ = [
     "CaseSources",
     "Cohort",
     "Tile",
+    "can_draw",
     "write_comparison_report",
     "write_evaluation_report",
+    "write_progress",
     "write_run_report",
     "write_sheet",
 ]
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed, which comes with the `report` extra."""
+    return find_spec("matplotlib") is not None
 
 
 def __getattr__(name: str) -> Any:

@@ -66,7 +66,7 @@ def training_charts(
         return ()
     names = ", ".join(runs)
     charts = [
-        chart(lambda a, t: _draw_loss(a, t, runs), alt=f"Loss by step of {names}.")
+        chart(lambda a, t: draw_loss(a, t, runs), alt=f"Loss by step of {names}.")
     ]
     regions = dict.fromkeys(
         region
@@ -76,25 +76,25 @@ def training_charts(
     )
     if len(runs) == 1 and regions:
         ((name, records),) = runs.items()
-        by_region = {r: _series(records, "val", "pseudo_dice", r) for r in regions}
+        by_region = {r: series(records, "val", "pseudo_dice", r) for r in regions}
         charts.append(
             chart(
-                lambda a, t: _draw_lines(a, t, by_region, "Pseudo-Dice, validation"),
+                lambda a, t: draw_lines(a, t, by_region, "Pseudo-Dice, validation"),
                 alt=f"Pseudo-Dice of validation patches by step of {name}.",
             )
         )
     else:
         for region in regions:
             by_run = {
-                n: _series(records, "val", "pseudo_dice", region)
+                n: series(records, "val", "pseudo_dice", region)
                 for n, records in runs.items()
             }
             charts.append(_pseudo_dice_chart(region, by_run))
-    rates = {n: _series(records, "train", "lr") for n, records in runs.items()}
-    waits = {n: _series(records, "train", "wait_ms") for n, records in runs.items()}
+    rates = {n: series(records, "train", "lr") for n, records in runs.items()}
+    waits = {n: series(records, "train", "wait_ms") for n, records in runs.items()}
     if len(runs) == 1:
         ((_, records),) = runs.items()
-        whole = _series(records, "train", "step_ms")
+        whole = series(records, "train", "step_ms")
         times = {"whole step": whole, "waiting for data": next(iter(waits.values()))}
         title = "Time per step [ms], smoothed"
     else:
@@ -264,38 +264,43 @@ Series = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
 
 def _pseudo_dice_chart(region: str, by_run: Mapping[str, Series]) -> page.Figure:
     return chart(
-        lambda a, t: _draw_lines(a, t, by_run, f"Pseudo-Dice {region}, validation"),
+        lambda a, t: draw_lines(a, t, by_run, f"Pseudo-Dice {region}, validation"),
         alt=f"Pseudo-Dice of {region} in validation patches by step.",
     )
 
 
 def _measured_chart(title: str, by_run: Mapping[str, Series]) -> page.Figure:
-    def draw(axes: Axes, theme: Theme) -> None:
-        for colour, (name, (steps, values)) in zip(
-            cycle(SERIES[theme]), by_run.items(), strict=False
-        ):
-            axes.plot(steps, values, color=colour, label=name)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("step")
-        axes.set_title(title)
-        if len(by_run) > 1:
-            _legend(axes, len(by_run))
-
-    return chart(draw, alt=f"{title} by step.")
+    return chart(lambda a, t: draw_plain(a, t, by_run, title), alt=f"{title} by step.")
 
 
-def _draw_loss(axes: Axes, theme: Theme, runs: Mapping[str, Sequence[Record]]) -> None:
+def draw_plain(
+    axes: Axes, theme: Theme, by_name: Mapping[str, Series], title: str
+) -> None:
+    """Lines from zero up, one for each name."""
+    for colour, (name, (steps, values)) in zip(
+        cycle(SERIES[theme]), by_name.items(), strict=False
+    ):
+        axes.plot(steps, values, color=colour, label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("step")
+    axes.set_title(title)
+    if len(by_name) > 1:
+        _legend(axes, len(by_name))
+
+
+def draw_loss(axes: Axes, theme: Theme, runs: Mapping[str, Sequence[Record]]) -> None:
+    """Training and validation loss of one or more runs."""
     colours = SERIES[theme]
     for i, (name, records) in enumerate(runs.items()):
         colour = colours[i % len(colours)]
         val_colour = colours[1] if len(runs) == 1 else colour
-        steps, values = _series(records, "train", "loss")
+        steps, values = series(records, "train", "loss")
         if len(values) > 40:
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.3)
             values = _smooth(values)
         label = "training" if len(runs) == 1 else name
         axes.plot(steps, values, color=colour, label=label)
-        steps, values = _series(records, "val", "loss")
+        steps, values = series(records, "val", "loss")
         axes.plot(steps, values, "o--", color=val_colour, ms=3, lw=1.1)
         axes.lines[-1].set_label("validation" if len(runs) == 1 else "_")
     axes.set_xlabel("step")
@@ -303,9 +308,10 @@ def _draw_loss(axes: Axes, theme: Theme, runs: Mapping[str, Sequence[Record]]) -
     _legend(axes, 3)
 
 
-def _draw_lines(
+def draw_lines(
     axes: Axes, theme: Theme, by_name: Mapping[str, Series], title: str
 ) -> None:
+    """Lines between 0 and 1, one for each name."""
     for colour, (name, (steps, values)) in zip(
         cycle(SERIES[theme]), by_name.items(), strict=False
     ):
@@ -330,7 +336,7 @@ def _legend(axes: Axes, columns: int) -> None:
         )
 
 
-def _series(
+def series(
     records: Sequence[Record], kind: str, name: str, part: str | None = None
 ) -> Series:
     """Steps and values of one logged quantity, without what is missing."""

@@ -3,20 +3,27 @@
 from bmjax.training.log import RunLog, TrainingBar
 from bmjax.training.loop import DeviceMemoryError, Fit, NonFiniteLossError, Stop, fit
 from bmjax.training.optim import Optimizer
-from bmjax.training.state import TrainState, initial_state
+from bmjax.training.patience import Patience, Progress
+from bmjax.training.state import TrainState, from_items, initial_state, to_items
 from bmjax.training.step import make_train_step, make_validation_step
+from bmjax.training.validation import validation
 
 __all__ = [
     "DeviceMemoryError",
     "Fit",
     "NonFiniteLossError",
     "Optimizer",
+    "Patience",
+    "Progress",
     "RunLog",
     "Stop",
     "TrainState",
     "TrainingBar",
     "fit",
+    "from_items",
     "initial_state",
     "make_train_step",
     "make_validation_step",
+    "to_items",
+    "validation",
 ]

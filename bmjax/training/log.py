@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,9 +24,15 @@ class RunLog:
     Args:
       folder: of the run.
       start: number of updates already done; later lines, left by a killed run, are cut.
+      is_silent: write nothing: of several processes one logs.
     """
 
-    def __init__(self, folder: Path, *, start: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, start: int = 0, is_silent: bool = False
+    ) -> None:
+        self._is_silent = is_silent
+        if is_silent:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
         if path.exists():
@@ -37,6 +44,8 @@ class RunLog:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record: its `kind`, its `step`, numbers and maps of numbers."""
+        if self._is_silent:
+            return
         self._file.write(json.dumps(record) + "\n")
         kind, step = record["kind"], record["step"]
         for name, value in record.items():
@@ -46,6 +55,12 @@ class RunLog:
             elif name not in ("kind", "step"):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
+    def show(self, name: str, image: np.ndarray, step: int) -> None:
+        """Put a picture, y x rgb, into TensorBoard."""
+        if self._is_silent:
+            return
+        self._board.add_image(name, image, step, dataformats="HWC")
+
     def __enter__(self) -> "RunLog":
         return self
 
@@ -54,6 +69,8 @@ class RunLog:
 
     def close(self) -> None:
         """Flush everything to disk."""
+        if self._is_silent:
+            return
         self._file.close()
         self._board.close()
 
@@ -75,7 +92,7 @@ def _cut_back(path: Path, step: int) -> None:
 
 
 class TrainingBar:
-    """A progress bar with time left, loss, and milliseconds waited for data.
+    """A progress bar with time left, loss, pace, and the share waited for data.
 
     Args:
       console: where it is drawn; nothing is drawn where this is not a terminal, only a
@@ -100,7 +117,7 @@ class TrainingBar:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(title, total=total, completed=start, text="")
-        self._val = ""
+        self._val = self._pace = ""
 
     def __enter__(self) -> "TrainingBar":
         self._bar.start()
@@ -113,15 +130,18 @@ class TrainingBar:
         """Show one record of the log."""
         if record["kind"] == "val":
             dice = " ".join(f"{k} {v:.3f}" for k, v in record["pseudo_dice"].items())
-            self._val = f"| val {dice}"
+            epoch = f"epoch {record['epoch']:g}, " if "epoch" in record else ""
+            self._val = f"| {epoch}val {dice}"
             if not self._console.is_terminal:
-                loss = f"val loss {record['loss']:.3f}"
                 self._console.print(
-                    f"{self._title}: step {record['step']} {loss}, pseudo-Dice {dice}"
+                    f"{self._title}: {epoch}step {record['step']}, val loss "
+                    f"{record['loss']:.3f}, pseudo-Dice {dice}{self._pace}"
                 )
             return
-        text = (
-            f"loss {record['loss']:.3f} | {record['step_ms']:.0f} ms/step, "
-            f"data wait {record['wait_ms']:.1f} ms {self._val}"
+        share = record["wait_ms"] / record["step_ms"]
+        self._pace = (
+            f" | {record['step_ms']:.0f} ms/step, {record['images_per_s']:.2g} "
+            f"images/s, {share:.1%} waiting for data"
         )
+        text = f"loss {record['loss']:.3f}{self._pace} {self._val}"
         self._bar.update(self._task, completed=record["step"], text=text)

@@ -2,15 +2,18 @@
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from bmjax.training.cost import Meter
+from bmjax.training.optim import Optimizer
+from bmjax.training.patience import Progress
 from bmjax.training.state import TrainState
 
 Record = dict[str, Any]
@@ -24,10 +27,15 @@ class Fit:
       log_every: training records [steps].
       validate_every: validation on held-out patches [steps].
       num_val_batches: batches of one validation.
-      checkpoint_every: saving [steps].
+      checkpoint_every: saving [steps]; a new best is saved at once.
       keep_last: newest checkpoints kept, beside the best.
       score_decay: share of the old value in the running mean of the pseudo-Dice that
         decides which checkpoint is the best (nnU-Net: 0.9).
+      monitor: what plateaus and the early end go by: that running mean, or the
+        validation loss.
+      min_delta: smallest change of it that counts as better.
+      stop_patience: validations without a better one before the run ends early; None
+        never ends it.
     """
 
     log_every: int = 10
@@ -36,6 +44,9 @@ class Fit:
     checkpoint_every: int = 250
     keep_last: int = 2
     score_decay: float = 0.9
+    monitor: Literal["score", "loss"] = "score"
+    min_delta: float = 0.0
+    stop_patience: int | None = None
 
 
 class NonFiniteLossError(RuntimeError):
@@ -67,21 +78,24 @@ def _memory_explained() -> Iterator[None]:
 
 
 class Stop:
-    """Whether somebody asked the run to end, by SIGTERM or SIGINT within `watch`."""
+    """Whether somebody asked the run to end, by a signal within `watch`.
+
+    SIGTERM (schedulers, `kill`), SIGUSR1 (SLURM's warning) and SIGINT (Ctrl-C).
+    """
 
     def __init__(self) -> None:
         self.is_asked = False
 
     @contextmanager
     def watch(self) -> Iterator["Stop"]:
-        """Take the first SIGTERM or SIGINT as a request; a second acts at once."""
+        """Take the first signal as a request; a second of its kind acts at once."""
         before = {}
 
         def ask(number: int, _: object) -> None:
             self.is_asked = True
             signal.signal(number, before[number])
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             before[number] = signal.signal(number, ask)
         try:
             yield self
@@ -90,102 +104,102 @@ class Stop:
                 signal.signal(number, handler)
 
 
-@dataclass
-class Progress:
-    """What the loop remembers beside the arrays; saved with each checkpoint.
-
-    Attributes:
-      score: running mean of the validation pseudo-Dice; None before the first.
-      window: losses since the last training record.
-    """
-
-    score: float | None = None
-    window: list[float] = field(default_factory=list)
-
-
 def fit(
     state: TrainState,
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     settings: Fit,
-    num_steps: int,
+    optimizer: Optimizer,
     train_step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]],
     validate: Callable[[TrainState], Record],
-    learning_rate: Callable[[int], Any],
     put: Callable[[Any], Any],
     save: Callable[[TrainState, Progress], None],
     emit: Callable[[Record], None],
-    name_cases: Callable[[np.ndarray], str],
+    report_failure: Callable[[int, Mapping[str, np.ndarray]], str],
     stop: Stop,
     progress: Progress,
+    batch_size: int,
+    agree: Callable[[bool], bool] = bool,
 ) -> TrainState:
-    """Train until `num_steps` updates are done or somebody asks to stop.
+    """Train until all updates are done, nothing gets better, or somebody asks to stop.
 
     Args:
       state: where to begin; its step says how many updates are done. Donated.
       batches: the rest of the training stream.
       settings: how often to look, log and save.
-      num_steps: number of updates of the whole run.
+      optimizer: its length and its rates, for the log and at a plateau.
       train_step: compiled update.
       validate: held-out loss and `pseudo_dice` by region.
-      learning_rate: rate after a number of updates, for the log.
       put: places a host batch on the devices.
       save: writes a checkpoint.
       emit: takes each record.
-      name_cases: names of the cases in a batch, for errors.
+      report_failure: given the step and the batch of a loss that is not finite, keeps
+        what explains it, and says so.
       stop: asked to end early, the loop saves and returns.
       progress: from the checkpoint of a resumed run.
+      batch_size: samples of a batch, over all processes.
+      agree: whether any process is asked to stop; called by all at the same steps.
 
     Raises:
       NonFiniteLossError: the loss is not finite; nothing of it has been saved.
     """
-    stream = iter(batches)
+    stream, num_steps = iter(batches), optimizer.total_steps
+    rate = optimizer.learning_rate()
     done = saved = int(state.step)
-    mark, waited = time.perf_counter(), 0.0
+    meter = Meter(batch_size)
     ahead = next(stream, None)
-    while ahead is not None and done < num_steps and not stop.is_asked:
-        batch = dict(ahead)
-        cases = batch.pop("case")
+    placed = _placed(ahead, put)
+    meter.restart()
+    while ahead is not None and done < num_steps and not progress.is_over:
+        if agree(stop.is_asked):
+            break
+        batch = ahead
         with _memory_explained():
-            state, metrics = train_step(state, put(batch))
-            begin = time.perf_counter()
-            ahead = next(stream, None)  # while the device computes
-            waited += time.perf_counter() - begin
+            state, metrics = train_step(state, placed)
+            with meter.waiting():
+                ahead = next(stream, None)  # while the device computes
+            placed = _placed(ahead, put)
             loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
         done += 1
+        meter.step()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise NonFiniteLossError(
                 f"loss is {loss} and its gradient's norm {grad_norm} at step {done}; "
-                f"the batch held {name_cases(cases)}. Look at these cases with "
+                f"{report_failure(done, batch)}. Look at these cases with "
                 "`bmjax check`, or lower optimizer.peak_lr; the checkpoint before this "
                 "step is whole"
             )
         progress.window.append(loss)
         if done % settings.log_every == 0 or done == num_steps:
-            now, count = time.perf_counter(), len(progress.window)
             emit(
                 {
                     "kind": "train",
                     "step": done,
                     "loss": float(np.mean(progress.window)),
                     "grad_norm": grad_norm,
-                    "lr": float(learning_rate(done - 1)),
-                    "step_ms": 1e3 * (now - mark) / count,
-                    "wait_ms": 1e3 * waited / count,
+                    "lr": float(rate(done - 1)) * progress.lr_factor,
+                    **meter.read(),
                 }
             )
-            mark, waited = now, 0.0
             progress.window.clear()
+        is_best = False
         if done % settings.validate_every == 0 or done == num_steps:
-            progress.score = _look(state, validate, emit, settings, progress.score)
-            mark = time.perf_counter()
-        if done % settings.checkpoint_every == 0 or done == num_steps:
+            state, is_best = _look(state, validate, emit, settings, optimizer, progress)
+            meter.restart()
+        if done % settings.checkpoint_every == 0 or done == num_steps or is_best:
             save(state, progress)
             saved = done
-            mark = time.perf_counter()
+            meter.restart()
     if done != saved:
         save(state, progress)
     return state
+
+
+def _placed(batch: Mapping[str, np.ndarray] | None, put: Callable[[Any], Any]) -> Any:
+    """The arrays that the step takes, on the devices."""
+    if batch is None:
+        return None
+    return put({name: array for name, array in batch.items() if name != "case"})
 
 
 def _look(
@@ -193,12 +207,39 @@ def _look(
     validate: Callable[[TrainState], Record],
     emit: Callable[[Record], None],
     settings: Fit,
-    score: float | None,
-) -> float:
-    """Validate, and update the running score (nnU-Net's pseudo-Dice mean)."""
+    optimizer: Optimizer,
+    progress: Progress,
+) -> tuple[TrainState, bool]:
+    """Validate, and draw the consequences.
+
+    Returns:
+      The state, its rates lowered at a plateau, and whether it is the best so far by
+      nnU-Net's running mean of the pseudo-Dice.
+    """
     found = validate(state)
-    emit({"kind": "val", "step": int(state.step), **found})
     dice = float(np.mean(list(found["pseudo_dice"].values())))
-    if score is None:
-        return dice
-    return settings.score_decay * score + (1 - settings.score_decay) * dice
+    decay = settings.score_decay
+    if progress.score is None:
+        progress.score = dice
+    else:
+        progress.score = decay * progress.score + (1 - decay) * dice
+    is_best = progress.best_score is None or progress.score > progress.best_score
+    if is_best:
+        progress.best_score = progress.score
+    value = -found["loss"] if settings.monitor == "loss" else progress.score
+    if progress.plateau.is_out(
+        value, patience=optimizer.plateau_patience, min_delta=settings.min_delta
+    ):
+        progress.plateau.waited = 0
+        progress.lr_factor = optimizer.after_plateau(progress.lr_factor)
+        factor = jnp.full_like(state.lr_factor, progress.lr_factor)
+        state = replace(state, lr_factor=factor)
+    progress.is_over = progress.stopping.is_out(
+        value, patience=settings.stop_patience, min_delta=settings.min_delta
+    )
+    step = int(state.step)
+    record = {"kind": "val", "step": step, **found, "score": progress.score}
+    if optimizer.num_steps is None:
+        record["epoch"] = step / optimizer.epoch_steps
+    emit(record)
+    return state, is_best

@@ -1,7 +1,9 @@
 """How parameter values change: optimiser, schedule, clipping, and what stays fixed."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import jax
@@ -22,11 +24,26 @@ class Optimizer:
     Attributes:
       name: update rule.
       peak_lr: largest learning rate.
-      num_steps: length of the schedule [steps].
+      num_steps: length of the run [steps]; None counts in epochs.
+      num_epochs: length of the run [epochs]; None counts in steps. 1000 epochs
+        (nnU-Net) if both are None.
+      epoch_steps: length of an epoch [steps] (nnU-Net: 250).
       schedule: shape of the decay after the warm-up.
       power: exponent of the polynomial decay.
       warmup_steps: linear rise from 0 [steps].
       hold_steps: the rate changes once in so many steps (250 = nnU-Net's epochs).
+      restarts: steps at which warm-up and decay begin anew; the way to lengthen a run
+        that has ended without changing the rates that it had.
+      plateau_patience: validations without a better `fit.monitor` before all rates
+        are multiplied by `plateau_factor`; None never does it.
+      plateau_factor: that factor (Keras: 0.1).
+      plateau_min_lr: the rate at the peak of the schedule falls no lower than this.
+      accumulate: parts of a batch that pass through the network one after the other,
+        for a device too small for the whole batch. Losses and norms that pool over
+        the batch see one part.
+      ema_decay: the network that is validated, saved and predicted with is a running
+        mean of the parameters, of this decay (less in the first steps); None for the
+        parameters themselves.
       momentum: of SGD with Nesterov's correction.
       betas: decay rates of Adam's two moments.
       eps: Adam's denominator floor.
@@ -41,11 +58,19 @@ class Optimizer:
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     peak_lr: float = 1e-2
-    num_steps: int = 250_000
+    num_steps: int | None = None
+    num_epochs: int | None = None
+    epoch_steps: int = 250
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     power: float = 0.9
     warmup_steps: int = 0
     hold_steps: int = 1
+    restarts: tuple[int, ...] = ()
+    plateau_patience: int | None = None
+    plateau_factor: float = 0.1
+    plateau_min_lr: float = 0.0
+    accumulate: int = 1
+    ema_decay: float | None = None
     momentum: float = 0.99
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -56,11 +81,29 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
-        if self.num_steps <= self.warmup_steps:
+        if self.num_steps is not None and self.num_epochs is not None:
             raise ValueError(
-                f"optimizer.num_steps is {self.num_steps}, which leaves nothing after "
-                f"{self.warmup_steps} warm-up steps; lower optimizer.warmup_steps"
+                f"optimizer.num_steps is {self.num_steps} and optimizer.num_epochs "
+                f"{self.num_epochs}; give one of them and set the other None"
             )
+        bounds = (0, *self.restarts, self.total_steps)
+        for start, stop in pairwise(bounds):
+            if stop - start <= self.warmup_steps:
+                raise ValueError(
+                    f"optimizer: the schedule from step {start} to {stop} has nothing "
+                    f"after {self.warmup_steps} warm-up steps; lower "
+                    "optimizer.warmup_steps, raise optimizer.num_steps, or give "
+                    "optimizer.restarts in rising order"
+                )
+        factor, decay = self.plateau_factor, self.ema_decay
+        for name, is_good, expected in (
+            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("plateau_factor", 0 < factor < 1, "a number between 0 and 1"),
+            ("ema_decay", decay is None or 0 < decay < 1, "one between 0 and 1"),
+        ):
+            if not is_good:
+                value = getattr(self, name)
+                raise ValueError(f"optimizer.{name} is {value}; expected {expected}")
         for pattern, factor in self.lr_scale:
             if not 0 < factor < math.inf:
                 raise ValueError(
@@ -68,9 +111,26 @@ class Optimizer:
                     "positive number. optimizer.freeze holds parameters fixed"
                 )
 
-    def learning_rate(self) -> optax.Schedule:
+    @property
+    def total_steps(self) -> int:
+        """Length of the run [steps]."""
+        if self.num_steps is not None:
+            return self.num_steps
+        return (self.num_epochs or 1000) * self.epoch_steps
+
+    def learning_rate(self) -> Callable[[Any], Any]:
         """Learning rate as a function of the number of updates done."""
-        decay_steps = self.num_steps - self.warmup_steps
+        bounds = (0, *self.restarts, self.total_steps)
+        pieces = [self._piece(stop - start) for start, stop in pairwise(bounds)]
+        whole = pieces[0]
+        if self.restarts:
+            whole = optax.join_schedules(pieces, list(self.restarts))
+        hold = self.hold_steps
+        return lambda count: whole(jnp.asarray(count) // hold * hold)
+
+    def _piece(self, num_steps: int) -> optax.Schedule:
+        """One warm-up and decay."""
+        decay_steps = num_steps - self.warmup_steps
         match self.schedule:
             case "poly":
                 decay = optax.polynomial_schedule(
@@ -80,11 +140,15 @@ class Optimizer:
                 decay = optax.cosine_decay_schedule(self.peak_lr, decay_steps)
             case "constant":
                 decay = optax.constant_schedule(self.peak_lr)
-        if self.warmup_steps:
-            rise = optax.linear_schedule(0.0, self.peak_lr, self.warmup_steps)
-            decay = optax.join_schedules([rise, decay], [self.warmup_steps])
-        hold = self.hold_steps
-        return lambda count: decay(jnp.asarray(count) // hold * hold)
+        if not self.warmup_steps:
+            return decay
+        rise = optax.linear_schedule(0.0, self.peak_lr, self.warmup_steps)
+        return optax.join_schedules([rise, decay], [self.warmup_steps])
+
+    def after_plateau(self, lr_factor: float) -> float:
+        """The factor of all rates once another plateau was met."""
+        floor = self.plateau_min_lr / self.peak_lr
+        return max(lr_factor * self.plateau_factor, min(floor, lr_factor))
 
     def lr_factors(self, params: Params) -> dict[str, Any]:
         """Factor of the learning rate of each parameter, 0 where it is frozen.

@@ -25,6 +25,8 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     regions: Regions,
     seed: int,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Build `step(state, batch, *, axis_name)`, for `sharding.parallelise` to compile.
 
@@ -35,6 +37,8 @@ def make_train_step(
       optimizer: from `Optimizer.transformation`.
       regions: name and labels of each output channel.
       seed: with `state.step`, the origin of all random numbers on the device.
+      accumulate: parts of the batch that pass through the network one after the other.
+      ema_decay: of the running mean of the parameters, for a state that keeps one.
     """
     supervise = (
         loss if isinstance(loss, DeepSupervision) else DeepSupervision(loss=loss)
@@ -50,14 +54,17 @@ def make_train_step(
         )
         image, labels = augment(batch["image"], batch["labels"], keys=keys)
         network = _across(model, axis_name)
+        params = state.variables["params"]
         fixed = {k: v for k, v in state.variables.items() if k != "params"}
 
-        def objective(params: Any) -> tuple[Array, Any]:
+        def objective(
+            params: Any, fixed: Any, image: Array, labels: Array, key: Array
+        ) -> tuple[Array, Any]:
             outputs, new = network.apply(
                 {"params": params, **fixed},
                 image,
                 is_training=True,
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": key},
                 mutable=list(fixed),
             )
             value = supervise(
@@ -68,17 +75,27 @@ def make_train_step(
             )
             return value, new
 
-        (value, new), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.variables["params"]
-        )
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        if accumulate == 1:
+            (value, new), grads = gradient(params, fixed, image, labels, dropout_key)
+        else:
+            keys = jax.random.split(dropout_key, accumulate)
+            (value, new), grads = _over_parts(
+                gradient, params, fixed, _parts((image, labels), accumulate), keys
+            )
         grads = sharding.mean_over_devices(grads, axis_name=axis_name)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.variables["params"]
-        )
-        params = optax.apply_updates(state.variables["params"], updates)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates = jax.tree.map(lambda update: state.lr_factor * update, updates)
+        params = optax.apply_updates(params, updates)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
-        variables = {"params": params, **new}
-        return TrainState(state.step + 1, variables, opt_state), metrics
+        new_state = TrainState(
+            state.step + 1,
+            {"params": params, **new},
+            opt_state,
+            state.lr_factor,
+            _averaged(state, params, ema_decay),
+        )
+        return new_state, metrics
 
     return step
 
@@ -86,7 +103,10 @@ def make_train_step(
 def make_validation_step(
     *, model: Any, loss: Any, regions: Regions
 ) -> Callable[[Any, Batch], dict[str, Array]]:
-    """Build `validate(variables, batch)`: loss, and voxel counts per region.
+    """Build `validate(variables, batch)`: loss, voxel counts per region, one picture.
+
+    It returns `loss`, `tp`, `fp` and `fn` of the batch, and what was `predicted` in its
+    first sample; `sharding.compile_for` makes it a program.
 
     Args:
       model: network; called as `apply(variables, image, is_training=False)`.
@@ -110,9 +130,10 @@ def make_validation_step(
             "tp": jnp.sum(predicted & targets, axes),
             "fp": jnp.sum(predicted & ~targets, axes),
             "fn": jnp.sum(~predicted & targets, axes),
+            "predicted": predicted[0],
         }
 
-    return jax.jit(validate)
+    return validate
 
 
 def _across(model: Any, axis_name: str | None) -> Any:
@@ -121,3 +142,38 @@ def _across(model: Any, axis_name: str | None) -> Any:
     if axis_name is not None and "axis_name" in fields:
         return dataclasses.replace(model, axis_name=axis_name)
     return model
+
+
+def _parts(tree: Any, num_parts: int) -> Any:
+    """An axis of parts in front; each device keeps the samples that it holds."""
+
+    def split(x: Array) -> Array:
+        return x.reshape(-1, num_parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(split, tree)
+
+
+def _over_parts(
+    gradient: Callable[..., Any], params: Any, fixed: Any, parts: Any, keys: Array
+) -> tuple[tuple[Array, Any], Any]:
+    """Mean loss and gradient over the parts of a batch, the last model statistics."""
+
+    def add(carried: Any, part: Any) -> tuple[Any, None]:
+        total, fixed, sums = carried
+        (image, labels), key = part
+        (value, fixed), grads = gradient(params, fixed, image, labels, key)
+        return (total + value, fixed, jax.tree.map(jnp.add, sums, grads)), None
+
+    start = (jnp.zeros(()), fixed, jax.tree.map(jnp.zeros_like, params))
+    (total, fixed, sums), _ = jax.lax.scan(add, start, (parts, keys))
+    count = keys.shape[0]
+    return (total / count, fixed), jax.tree.map(lambda x: x / count, sums)
+
+
+def _averaged(state: TrainState, params: Any, decay: float | None) -> Any:
+    """The running mean after an update; the first ones weigh more."""
+    if decay is None or state.ema is None:
+        return state.ema
+    # TensorFlow's ExponentialMovingAverage with num_updates
+    keep = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    return jax.tree.map(lambda m, p: keep * m + (1 - keep) * p, state.ema, params)

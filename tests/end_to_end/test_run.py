@@ -17,10 +17,13 @@ from bmjax.training import loop as training_loop
 ONE = {"num_devices": 1}
 
 
+COST = ("_ms", "_mib", "_per_s")
+
+
 def timeless(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [
-        {k: v for k, v in json.loads(line).items() if not k.endswith("_ms")}
+        {k: v for k, v in json.loads(line).items() if not k.endswith(COST)}
         for line in lines
     ]
 
@@ -54,6 +57,94 @@ def test_a_run_leaves_what_its_folder_promises(finished, tiny_experiment):
         *[("train", 3), ("val", 4), ("train", 6), ("train", 8), ("val", 8)]
     ]
     assert (run / "validation" / "BraTS-PHM-00004-000.nii.gz").is_file()
+
+
+def test_a_run_shows_how_it_goes(finished, tiny_experiment):
+    run = whole_run(finished, tiny_experiment)
+    assert (run / "progress.png").read_bytes().startswith(b"\x89PNG")
+    board = b"".join(p.read_bytes() for p in (run / "tensorboard").iterdir())
+    assert board.count(b"val/image, labels, prediction") == 2
+    assert b"train/images_per_s" in board
+
+
+def test_some_steps_are_traced_on_request(tiny_experiment, tmp_path):
+    short = tiny_experiment.replace({"optimizer.num_steps": 5})
+    bmjax.train(short, workdir=tmp_path / "run", profile_steps=2, **ONE)
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_all_that_a_run_remembers_survives_a_stop(
+    tiny_experiment, tmp_path, monkeypatch
+):
+    """Plateaus, the early end, the running mean and parts of a batch."""
+    experiment = tiny_experiment.replace(
+        {
+            "optimizer.num_steps": 30,
+            "optimizer.plateau_patience": 1,
+            "optimizer.ema_decay": 0.9,
+            "optimizer.accumulate": 2,
+            "fit.validate_every": 2,
+            "fit.log_every": 1,
+            "fit.stop_patience": 3,
+            "fit.monitor": "loss",
+            "fit.min_delta": 0.5,
+        }
+    )
+    whole = bmjax.train(experiment, workdir=tmp_path / "whole", **ONE)
+    assert whole.is_finished
+    assert whole.step == 8  # the first look, and three that were no better
+
+    class StopsAfterFive(Stop):
+        asked = 0
+
+        @property
+        def is_asked(self):
+            self.asked += 1
+            return self.asked > 5
+
+        @is_asked.setter
+        def is_asked(self, value):
+            pass
+
+    monkeypatch.setattr("bmjax.trainer.Stop", StopsAfterFive)
+    run = tmp_path / "run"
+    assert not bmjax.train(experiment, workdir=run, **ONE).is_finished
+    monkeypatch.setattr("bmjax.trainer.Stop", Stop)
+    assert bmjax.train(experiment, workdir=run, **ONE).is_finished
+    assert timeless(run) == timeless(tmp_path / "whole")
+    ours, theirs = (
+        read_run(r, checkpoint="last").variables for r in (run, tmp_path / "whole")
+    )
+    assert digest(ours) == digest(theirs)
+    rates = [r["lr"] for r in timeless(run) if r["kind"] == "train"]
+    assert rates[-1] < rates[0] / 50  # two plateaus of a tenth each
+
+
+def test_a_run_goes_on_with_as_many_devices_as_it_began_with(
+    tiny_experiment, tmp_path, monkeypatch
+):
+    wide = tiny_experiment.replace({"optimizer.num_steps": 3, "fit.log_every": 1})
+    run = tmp_path / "run"
+    bmjax.train(wide, workdir=run, num_devices=1)
+    assert json.loads((run / "devices.json").read_text())["devices"] == 1
+    used = []
+    real = training_loop_mesh()
+    monkeypatch.setattr(
+        "bmjax.trainer.sharding.data_mesh",
+        lambda devices: used.append(len(devices)) or real(devices),
+    )
+    longer = wide.replace({"optimizer.num_steps": 4})
+    with pytest.raises(ValueError, match="optimizer.num_steps: was 3, is now 4"):
+        bmjax.train(longer, workdir=run)
+    bmjax.train(longer, workdir=run, override=True)
+    bmjax.train(longer, workdir=run, num_devices=2)
+    assert used == [1, 2]  # eight are there, and two divide the batch
+
+
+def training_loop_mesh():
+    from bmjax import sharding
+
+    return sharding.data_mesh
 
 
 @pytest.mark.parametrize("step", [2, 5])

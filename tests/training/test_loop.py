@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -11,21 +12,44 @@ from bmjax.training import (
     DeviceMemoryError,
     Fit,
     NonFiniteLossError,
+    Optimizer,
+    Progress,
     RunLog,
     Stop,
     TrainState,
     fit,
 )
-from bmjax.training.loop import Progress
 
 SETTINGS = Fit(log_every=2, validate_every=3, checkpoint_every=4, num_val_batches=1)
 
 
+COST = ("step_ms", "wait_ms", "images_per_s", "host_mib")
+
+
 def state_at(step):
-    return TrainState(jnp.asarray(step, jnp.int32), {}, ())
+    return TrainState(jnp.asarray(step, jnp.int32), {}, (), jnp.ones(()))
 
 
-def run(*, start=0, num_steps=8, losses=None, stop=None, progress=None, on_step=None):
+def timeless(records):
+    return [{k: v for k, v in r.items() if k not in COST} for r in records]
+
+
+def rising(state):
+    return {"loss": 0.5, "pseudo_dice": {"WT": int(state.step) / 10}}
+
+
+def run(
+    *,
+    start=0,
+    num_steps=8,
+    losses=None,
+    stop=None,
+    progress=None,
+    on_step=None,
+    settings=SETTINGS,
+    optimizer=None,
+    validate=rising,
+):
     """Run the loop on a state that only counts; returns what it said and saved."""
     records, saved = [], []
     losses = losses or [float(10 - i) for i in range(num_steps)]
@@ -35,7 +59,7 @@ def run(*, start=0, num_steps=8, losses=None, stop=None, progress=None, on_step=
         if on_step:
             on_step(done)
         metrics = {"loss": losses[done - 1], "grad_norm": 1.0}
-        return state_at(done), metrics
+        return dataclasses.replace(state, step=jnp.asarray(done, jnp.int32)), metrics
 
     batches = (
         {"image": np.zeros(1), "case": np.asarray([i, i])}
@@ -44,20 +68,17 @@ def run(*, start=0, num_steps=8, losses=None, stop=None, progress=None, on_step=
     final = fit(
         state_at(start),
         batches,
-        settings=SETTINGS,
-        num_steps=num_steps,
+        settings=settings,
+        optimizer=optimizer or Optimizer(num_steps=num_steps, schedule="constant"),
         train_step=train_step,
-        validate=lambda state: {
-            "loss": 0.5,
-            "pseudo_dice": {"WT": int(state.step) / 10},
-        },
-        learning_rate=lambda count: 0.1,
+        validate=validate,
         put=lambda batch: batch,
         save=lambda state, p: saved.append((int(state.step), p.score, list(p.window))),
         emit=records.append,
-        name_cases=lambda cases: f"case {cases[0]}",
+        report_failure=lambda _, batch: f"the batch held case {batch['case'][0]}",
         stop=stop or Stop(),
         progress=progress or Progress(),
+        batch_size=2,
     )
     return final, records, saved
 
@@ -70,7 +91,8 @@ def test_it_logs_validates_and_saves_when_told():
         for kind in ("train", "val")
     }
     assert steps == {"train": [2, 4, 6, 8], "val": [3, 6, 8]}
-    assert [step for step, *_ in saved] == [4, 8]
+    # a new best is saved at once
+    assert [step for step, *_ in saved] == [3, 4, 6, 8]
 
 
 def test_a_record_holds_the_mean_loss_since_the_last():
@@ -82,7 +104,7 @@ def test_the_score_is_nnunets_running_mean():
     _, _, saved = run()
     assert saved[0][1] == pytest.approx(0.3)
     expected = 0.9 * (0.9 * 0.3 + 0.1 * 0.6) + 0.1 * 0.8
-    assert saved[1][1] == pytest.approx(expected)
+    assert saved[-1][1] == pytest.approx(expected)
 
 
 def test_stopping_between_records_and_going_on_says_the_same():
@@ -95,10 +117,8 @@ def test_stopping_between_records_and_going_on_says_the_same():
     state, first, saved = run(stop=stop, on_step=ask)
     assert state.step == 5
     _, score, window = saved[-1]
-    _, second, _ = run(start=5, progress=Progress(score, window))
-
-    def timeless(records):
-        return [{k: v for k, v in r.items() if "_ms" not in k} for r in records]
+    gone_on = Progress(score, window, best_score=score)
+    _, second, _ = run(start=5, progress=gone_on)
 
     assert timeless(first + second) == timeless(whole)
 
@@ -111,7 +131,7 @@ def test_stopping_where_it_was_just_saved_saves_nothing_twice():
 
     state, _, saved = run(stop=stop, on_step=ask)
     assert state.step == 4
-    assert [step for step, *_ in saved] == [4]
+    assert [step for step, *_ in saved] == [3, 4]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -144,12 +164,86 @@ def test_another_fault_of_the_device_is_passed_on():
         run(on_step=fail)
 
 
-def test_sigterm_asks_to_stop_and_the_old_handler_returns():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_asks_to_stop_and_the_old_handler_returns(number):
+    before = signal.getsignal(number)
     with Stop().watch() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop.is_asked
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
+
+
+EVERY = Fit(log_every=1, validate_every=1, checkpoint_every=100)
+
+
+def looks(*values, loss=0.5):
+    """A validation that says these pseudo-Dice values in turn."""
+    left = iter(values)
+    return lambda state: {"loss": loss, "pseudo_dice": {"WT": next(left)}}
+
+
+def test_every_training_record_says_what_it_cost():
+    _, records, _ = run()
+    for record in records:
+        if record["kind"] == "train":
+            assert all(record[name] > 0 for name in ("step_ms", "images_per_s"))
+            assert record["host_mib"] > 10
+            assert 0 <= record["wait_ms"] <= record["step_ms"]
+
+
+def test_a_plateau_lowers_all_rates_by_its_factor_but_not_below_the_floor():
+    optimizer = Optimizer(
+        num_steps=7,
+        schedule="constant",
+        peak_lr=1.0,
+        plateau_patience=2,
+        plateau_factor=0.1,
+        plateau_min_lr=0.05,
+    )
+    settings = dataclasses.replace(EVERY, score_decay=0.0)
+    state, records, _ = run(
+        num_steps=7,
+        losses=[1.0] * 7,
+        settings=settings,
+        optimizer=optimizer,
+        validate=looks(0.5, 0.4, 0.4, 0.4, 0.4, 0.6, 0.6),
+    )
+    rates = [r["lr"] for r in records if r["kind"] == "train"]
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.05, 0.05], rtol=1e-6)
+    assert float(state.lr_factor) == pytest.approx(0.05)
+
+
+def test_a_run_ends_early_when_nothing_gets_better_and_stays_ended():
+    settings = dataclasses.replace(EVERY, score_decay=0.0, stop_patience=2)
+    progress = Progress()
+    values = looks(0.5, 0.6, 0.6, 0.6, 0.9)
+    state, _, saved = run(settings=settings, validate=values, progress=progress)
+    assert state.step == 4
+    assert progress.is_over
+    assert saved[-1][0] == 4
+    again, records, _ = run(start=4, settings=settings, progress=progress)
+    assert again.step == 4
+    assert records == []
+
+
+def test_the_loss_can_be_what_is_waited_for():
+    settings = dataclasses.replace(EVERY, stop_patience=1, monitor="loss")
+    state, _, _ = run(settings=settings, validate=looks(0.1, 0.2, 0.3, 0.4))
+    assert state.step == 2  # the Dice rises, the loss does not fall
+
+
+def test_progress_survives_json():
+    progress = Progress(score=0.25, window=[1.0], lr_factor=0.1, best_score=0.5)
+    progress.plateau.is_out(0.5, patience=3)
+    progress.stopping.is_out(0.25, patience=None)
+    text = json.dumps(dataclasses.asdict(progress))
+    assert Progress.from_dict(json.loads(text)) == progress
+
+
+def test_a_run_counted_in_epochs_says_the_epoch():
+    optimizer = Optimizer(num_epochs=4, epoch_steps=2, schedule="constant")
+    _, records, _ = run(optimizer=optimizer, settings=EVERY)
+    assert [r["epoch"] for r in records if r["kind"] == "val"][-1] == 4
 
 
 def test_the_log_is_cut_back_to_the_step_that_is_gone_on_from(tmp_path):

@@ -163,3 +163,36 @@ def test_freezing_everything_is_refused():
 def test_a_factor_that_is_no_rate_is_refused(factor):
     with pytest.raises(ValueError, match=r"optimizer\.freeze holds parameters fixed"):
         Optimizer(lr_scale=(("encoder/.*", factor),))
+
+
+def test_epochs_and_steps_are_two_ways_to_say_how_long():
+    assert Optimizer().total_steps == 250_000  # nnU-Net: 1000 epochs of 250
+    assert Optimizer(num_epochs=3).total_steps == 750
+    assert Optimizer(num_epochs=3, epoch_steps=10).total_steps == 30
+    assert Optimizer(num_steps=7).total_steps == 7
+    with pytest.raises(ValueError, match="give one of them"):
+        Optimizer(num_steps=7, num_epochs=3)
+
+
+def test_a_restart_keeps_the_rates_before_it_and_begins_anew():
+    short = Optimizer(num_steps=100, warmup_steps=5).learning_rate()
+    longer = Optimizer(num_steps=160, warmup_steps=5, restarts=(100,)).learning_rate()
+    rest = Optimizer(num_steps=60, warmup_steps=5).learning_rate()
+    for step in (0, 3, 5, 50, 99):
+        assert longer(step) == short(step)
+        if step < 60:
+            assert longer(100 + step) == rest(step)
+
+
+@pytest.mark.parametrize("restarts", [(200,), (0,), (60, 40)])
+def test_restarts_out_of_order_are_refused(restarts):
+    with pytest.raises(ValueError, match="restarts in rising order"):
+        Optimizer(num_steps=100, restarts=restarts)
+
+
+@pytest.mark.parametrize(
+    "field, value", [("accumulate", 0), ("plateau_factor", 1.0), ("ema_decay", 1.0)]
+)
+def test_a_number_out_of_range_is_refused(field, value):
+    with pytest.raises(ValueError, match=f"optimizer.{field} is {value}"):
+        Optimizer(**{field: value})

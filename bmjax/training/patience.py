@@ -1,0 +1,67 @@
+"""How long a run waits for a better value, as Keras counts it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Patience:
+    """Counts the looks since the best value.
+
+    Attributes:
+      best: highest value seen; None before the first.
+      waited: looks since then.
+    """
+
+    best: float | None = None
+    waited: int = 0
+
+    def is_out(
+        self, value: float, *, patience: int | None, min_delta: float = 0.0
+    ) -> bool:
+        """Take one more value; whether as many as `patience` brought nothing better.
+
+        Args:
+          value: higher is better.
+          patience: None waits for ever.
+          min_delta: smallest rise that counts.
+        """
+        if self.best is None or value > self.best + min_delta:
+            self.best, self.waited = value, 0
+            return False
+        self.waited += 1
+        return patience is not None and self.waited >= patience
+
+
+@dataclass
+class Progress:
+    """What the loop remembers beside the arrays; saved with each checkpoint.
+
+    Attributes:
+      score: running mean of the validation pseudo-Dice; None before the first.
+      window: losses since the last training record.
+      best_score: highest `score`, whose checkpoint is kept.
+      lr_factor: of all learning rates, lowered at each plateau.
+      plateau: waits for the next lowering.
+      stopping: waits for the early end.
+      is_over: whether that end was met.
+    """
+
+    score: float | None = None
+    window: list[float] = field(default_factory=list)
+    best_score: float | None = None
+    lr_factor: float = 1.0
+    plateau: Patience = field(default_factory=Patience)
+    stopping: Patience = field(default_factory=Patience)
+    is_over: bool = False
+
+    @staticmethod
+    def from_dict(facts: Mapping[str, Any]) -> "Progress":
+        """Read back `dataclasses.asdict`; what is absent has its default."""
+        known = {field.name for field in fields(Progress)}
+        found = {name: value for name, value in facts.items() if name in known}
+        for name in ("plateau", "stopping"):
+            if name in found:
+                found[name] = Patience(**found[name])
+        return Progress(**found)
