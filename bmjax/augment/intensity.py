@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float, PRNGKeyArray
 
+from bmjax.augment.platforms import each
+
 Sample = Float[Array, "*s c"]
 PerChannel = Float[Array, " c"]
 _REACH = 3  # of the blur to each side, enough for a sigma of 1 [vox]
@@ -119,7 +121,7 @@ def low_resolution(
                 )
             return out
 
-        return lax.map(plane, jnp.arange(x.shape[0]))
+        return each(plane, jnp.arange(x.shape[0]))
 
     return _by_channel(coarsen, image, scales, chosen=chosen)
 
@@ -180,16 +182,15 @@ def _by_channel(
 
     A channel of its own lies in one piece, which a CPU is three times faster on.
     """
-
-    def some(each: tuple[Array, ...]) -> Array:
-        is_chosen, channel, *own = each
-        return lax.cond(is_chosen, transform, lambda x, *_: x, channel, *own)
-
-    channels = jnp.moveaxis(image, -1, 0)
     if chosen is None:
-        changed = lax.map(lambda each: transform(*each), (channels, *values))
+        one = transform
     else:
-        changed = lax.map(some, (chosen, channels, *values))
+        values = (chosen, *values)
+
+        def one(x: Array, is_chosen: Array, *own: Array) -> Array:
+            return lax.cond(is_chosen, transform, lambda x, *_: x, x, *own)
+
+    changed = each(one, jnp.moveaxis(image, -1, 0), *values)
     return jnp.moveaxis(changed, 0, -1)
 
 

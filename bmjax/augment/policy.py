@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Key, PRNGKeyArray
 from bmjax.augment import intensity, spatial
 from bmjax.augment.geometry import Spatial
 from bmjax.augment.lesion import NewLesions, draw_lesion, paste_lesion
+from bmjax.augment.platforms import each
 from bmjax.augment.spatial import LabelRule
 from bmjax.typing import Size
 
@@ -68,8 +69,8 @@ class AugmentPolicy:
             image,
             labels,
             keys,
-            cpu=lambda *batch: _in_turn(partial(self._vary, run=_only_drawn), *batch),
-            default=jax.vmap(partial(self._vary, run=_in_line)),
+            cpu=partial(each, partial(self._vary, run=_only_drawn)),
+            default=partial(each, partial(self._vary, run=_in_line)),
         )
 
     def place(
@@ -92,9 +93,7 @@ class AugmentPolicy:
         def one(*values: Array) -> Pair:
             return self._place(dict(zip(names, values, strict=True)), size)
 
-        image, labels = lax.platform_dependent(
-            *batch.values(), cpu=partial(_in_turn, one), default=jax.vmap(one)
-        )
+        image, labels = each(one, *batch.values())
         return {"image": image, "labels": labels}
 
     def _place(self, sample: Mapping[str, Array], size: Size) -> Pair:
@@ -272,8 +271,3 @@ def _in_line(
             drawn[i], function, lambda x, y, _: (x, y), image, labels, keys[i]
         )
     return image, labels
-
-
-def _in_turn(one: Callable[..., Pair], *batch: Array) -> Pair:
-    """Samples one after the other: a condition then decides what is computed."""
-    return lax.map(lambda sample: one(*sample), batch)

@@ -11,9 +11,10 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-from jaxtyping import Bool, Float, Int
+from jax import Array
+from jaxtyping import Float, Int
 
+from bmjax.augment.platforms import each
 from bmjax.typing import Size
 
 LabelRule = Literal["linear", "nearest"]
@@ -75,31 +76,7 @@ def resample(
         chosen = nearest if label_rule == "nearest" else _elect(weights, found, nearest)
         return total.reshape(*size[1:], channels), chosen.reshape(size[1:])
 
-    return lax.map(plane, jnp.arange(size[0]))
-
-
-def mirror(
-    image: Float[Array, "*s c"],
-    labels: Int[Array, "*s"],
-    *,
-    is_reversed: Bool[Array, " d"],
-) -> tuple[Float[Array, "*s c"], Int[Array, "*s"]]:
-    """Reverse some of the axes, in one pass."""
-    index = []
-    for axis, n in enumerate(labels.shape):
-        forward = jnp.arange(n)
-        own = jnp.where(is_reversed[axis], n - 1 - forward, forward)
-        index.append(own.reshape([-1 if a == axis else 1 for a in range(labels.ndim)]))
-    picked = tuple(
-        x.at[tuple(index)].get(mode="promise_in_bounds") for x in (image, labels)
-    )
-    return picked[0], picked[1]
-
-
-def centre(array: Array, size: Size) -> Array:
-    """The middle of a box, where nnU-Net cuts a patch that is not moved."""
-    start = [n // 2 - s // 2 for n, s in zip(array.shape, size, strict=False)]
-    return array[tuple(slice(a, a + s) for a, s in zip(start, size, strict=True))]
+    return each(plane, jnp.arange(size[0]))
 
 
 def _sides(

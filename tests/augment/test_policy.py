@@ -164,10 +164,10 @@ def test_the_second_batch_compiles_nothing_and_cuda_can_be_lowered(key):
         jax.block_until_ready(whole(boxes, jax.random.split(keys[0], 3)))
     assert count() == 0
     lowered = whole.trace(boxes, keys).lower(lowering_platforms=("cuda",))
-    # on an accelerator all is computed at once, but for the choice of platform, twice;
-    # a CPU has real conditions
-    assert lowered.as_text().count("stablehlo.case") == 4
-    assert whole.lower(boxes, keys).as_text().count("stablehlo.case") > 6
+    # a CPU goes through samples and transforms in loops; an accelerator does all at
+    # once, but for the rounds of the random numbers
+    assert lowered.as_text().count("stablehlo.while") <= 1
+    assert whole.lower(boxes, keys).as_text().count("stablehlo.while") > 10
 
 
 @contextmanager
