@@ -1,4 +1,4 @@
-"""The input pipeline: batches of patches from a store, cut as augmentation needs them."""
+"""The input pipeline: batches from a store, cut as augmentation needs them."""
 
 from dataclasses import dataclass
 from itertools import islice
