@@ -43,7 +43,7 @@ def variation(experiment: Experiment) -> Variation:
     return Variation(
         spatial=augment.spatial,
         donor_size=added.paste_size if added.p_pasted > 0 else 0,
-        donor_max_mm3=added.paste_max_mm3,
+        donor_mm3=added.paste_mm3,
     )
 
 

@@ -116,8 +116,9 @@ class Spatial:
         limit = math.radians(self.limit_deg(patch_size))
         angles = rng.uniform(-limit, limit, 3) * turns
         scale = rng.uniform(*self.scaling) if scales else 1.0
-        matrix = np.eye(num_axes)
+        matrix = identity = np.eye(num_axes)
         if num_axes == 2 or self.is_flat(patch_size):
+            matrix = identity.copy()
             matrix[-2:, -2:] = rotation(angles[-1:]) * scale
         else:
             matrix = rotation(angles) * scale
@@ -128,9 +129,9 @@ class Spatial:
             elastic = (spread * rng.standard_normal(shape)).astype(np.float32)
             if self.is_flat(patch_size):
                 elastic[..., 0] = 0
-        return Placement(
-            matrix.astype(np.float32), elastic, bool(turns or scales or bends)
-        )
+        matrix = matrix.astype(np.float32)
+        is_bent = elastic is not None and bool(elastic.any())
+        return Placement(matrix, elastic, is_bent or bool((matrix != identity).any()))
 
 
 def affine(

@@ -23,7 +23,7 @@ class NewLesions:
     Attributes:
       p_drawn: probability of one drawn metastasis per sample.
       p_pasted: probability of one real lesion, copied from a training case.
-      paste_max_mm3: largest volume of a lesion that is copied.
+      paste_mm3: smallest and largest volume of a lesion that is copied.
       paste_size: side of the box that is copied [vox].
       radius_vox: smallest and largest mean radius of a drawn one, log-uniform [vox].
       enhancement: what the enhancing part adds to each channel, in the order of the
@@ -38,7 +38,7 @@ class NewLesions:
 
     p_drawn: float = 0.0
     p_pasted: float = 0.0
-    paste_max_mm3: float = 500.0
+    paste_mm3: tuple[float, float] = (10.0, 500.0)
     paste_size: int = 24
     radius_vox: tuple[float, float] = (1.0, 5.0)
     enhancement: tuple[float, ...] = (1.05, -0.1, 1.5, 1.3)

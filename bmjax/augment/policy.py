@@ -135,6 +135,11 @@ class AugmentPolicy:
         """Everything else, of one sample."""
         draw_key, change_key, flip_key, drop_key = jax.random.split(key, 4)
         look = self.new_lesions
+        if labels.ndim == 2 and look.p_drawn + look.p_pasted > 0:
+            raise ValueError(
+                "new lesions need 3-D patches; set augment.new_lesions.p_drawn and "
+                "p_pasted to 0 for 2-D ones"
+            )
         draw = partial(_drawn_lesion, look)
         image, labels = _run_each(run, [(look.p_drawn, draw)], image, labels, draw_key)
         before = image

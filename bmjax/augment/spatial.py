@@ -18,6 +18,7 @@ from bmjax.augment.platforms import each
 from bmjax.typing import Size
 
 LabelRule = Literal["linear", "nearest"]
+_TIE = 1e-4  # weights closer than this are equal: they are rounded
 
 
 def resample(
@@ -143,9 +144,6 @@ def _elect(
         )
     is_better = outside > best + _TIE
     return jnp.where(is_better, 0, chosen).astype(nearest.dtype)
-
-
-_TIE = 1e-4  # of the weights, which are rounded
 
 
 def _spline(length: int, num_points: int) -> Float[Array, "n g"]:

@@ -217,14 +217,18 @@ def cut_sample(
 
 
 def cut_donor(
-    case: Sampled, *, size: int, max_mm3: float, rng: np.random.Generator
+    case: Sampled,
+    *,
+    size: int,
+    volume_mm3: tuple[float, float],
+    rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "z y x c"], Int[np.ndarray, "z y x"]]:
     """A box around one of a case's small lesions, with that lesion's labels alone.
 
     Args:
       case: a stored case.
       size: side of the box [vox].
-      max_mm3: largest volume of the lesion.
+      volume_mm3: smallest and largest volume of the lesion.
       rng: draws it.
 
     Returns:
@@ -235,7 +239,7 @@ def cut_donor(
     small = [
         lesion
         for lesion in case.lesions
-        if lesion["volume_mm3"] <= max_mm3
+        if volume_mm3[0] <= lesion["volume_mm3"] <= volume_mm3[1]
         and np.max(np.subtract(*lesion["box"][::-1])) <= size - 4  # and some tissue
     ]
     image = np.zeros((size, size, size, case.image.shape[-1]), np.float32)

@@ -62,12 +62,12 @@ class Variation:
       spatial: how patches are moved.
       donor_size: side of the box around a small lesion of another case, sent along with
         each sample to be pasted [vox]; 0 for none.
-      donor_max_mm3: largest volume of such a lesion.
+      donor_mm3: smallest and largest volume of such a lesion.
     """
 
     spatial: Spatial
     donor_size: int = 0
-    donor_max_mm3: float = 0.0
+    donor_mm3: tuple[float, float] = (0.0, 0.0)
 
 
 class PatchSource:
@@ -159,7 +159,7 @@ class PatchSource:
             bent = [p.elastic for p in placements if p and p.elastic is not None]
             batch |= {"elastic": np.stack(bent)} if bent else {}
         if self._variation is not None and self._variation.donor_size:
-            batch |= self._donors(rngs)
+            batch |= self._donors(rngs, self._variation)
         return batch
 
     @property
@@ -191,14 +191,15 @@ class PatchSource:
             )
         )
 
-    def _donors(self, rngs: list[np.random.Generator]) -> dict[str, np.ndarray]:
+    def _donors(
+        self, rngs: list[np.random.Generator], variation: Variation
+    ) -> dict[str, np.ndarray]:
         """A small lesion of some case for each sample, and a number to place it by."""
-        assert self._variation is not None
         found = [
             cut_donor(
                 self._case(int(rng.integers(len(self._ids)))),
-                size=self._variation.donor_size,
-                max_mm3=self._variation.donor_max_mm3,
+                size=variation.donor_size,
+                volume_mm3=variation.donor_mm3,
                 rng=rng,
             )
             for rng in rngs

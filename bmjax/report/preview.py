@@ -58,7 +58,7 @@ def write_sheet(
                 shown = image[..., column]
                 low, high = _window(tile.image[..., column])
                 axis.imshow(shown, cmap="gray", vmin=low, vmax=high, origin="lower")
-                for name, value in label_values.items():
+                for name, value in reversed(label_values.items()):  # cores last
                     mask = labels == value
                     if mask.any():
                         axis.contour(

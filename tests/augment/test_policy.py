@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmjax import sharding
-from bmjax.augment import AugmentPolicy, Spatial, geometry, intensity
+from bmjax.augment import AugmentPolicy, NewLesions, Spatial, geometry, intensity
 from bmjax.augment.policy import _in_line
 
 NONE = AugmentPolicy(
@@ -199,3 +199,10 @@ def test_sharded_and_whole_batches_get_the_same(key):
     want, own = jax.jit(policy)(alone["image"], alone["labels"], keys=keys)
     np.testing.assert_allclose(image, want, atol=1e-5)
     np.testing.assert_array_equal(labels, own)
+
+
+def test_new_lesions_in_2d_patches_are_refused(key):
+    policy = AugmentPolicy(new_lesions=NewLesions(p_drawn=0.5))
+    image, labels = batch(size=(6, 8))
+    with pytest.raises(ValueError, match="need 3-D patches"):
+        policy(image, labels, keys=jax.random.split(key, 3))

@@ -100,6 +100,8 @@ def test_nothing_to_draw_needs_no_box():
     still = Spatial(p_rotation=0.0, p_scaling=0.0)
     assert still.box_size(SIZE) == SIZE
     assert not still.draw(np.random.default_rng(0), SIZE).is_moved
+    nowhere = Spatial(p_rotation=1.0, rotation_deg=0.0, p_scaling=0.0)
+    assert not nowhere.draw(np.random.default_rng(0), SIZE).is_moved
 
 
 def test_contradictions_are_refused():

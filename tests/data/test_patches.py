@@ -212,12 +212,14 @@ def test_the_centre_of_a_patch_that_is_not_moved_is_a_lesion_voxel():
 def test_a_donor_holds_its_own_lesion_alone():
     rng = np.random.default_rng(0)
     case = Case()
-    image, labels = cut_donor(case, size=12, max_mm3=100, rng=rng)
+    image, labels = cut_donor(case, size=12, volume_mm3=(0.1, 100), rng=rng)
     assert labels.sum() == 3 and labels[6, 6, 6] == 3
     np.testing.assert_array_equal(image[6, 6, 6], case.image[15, 15, 15])
-    found = [cut_donor(case, size=12, max_mm3=500, rng=rng)[1] for _ in range(20)]
+    found = [
+        cut_donor(case, size=12, volume_mm3=(0.1, 500), rng=rng)[1] for _ in range(20)
+    ]
     assert {int(labels.max()) for labels in found} == {2, 3}
-    assert not cut_donor(case, size=12, max_mm3=0.5, rng=rng)[1].any()
+    assert not cut_donor(case, size=12, volume_mm3=(0.1, 0.5), rng=rng)[1].any()
 
 
 def test_a_case_without_labels_is_refused():
