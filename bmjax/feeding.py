@@ -18,7 +18,6 @@ def patch_stream(
     ids: tuple[str, ...],
     stream: str,
     num_steps: int,
-    mesh: Mesh,
     *,
     start: int = 0,
 ) -> Batches:
@@ -31,7 +30,7 @@ def patch_stream(
         stream=stream,
         num_steps=num_steps,
         start=start,
-        slots=sharding.local_slots(size, mesh),
+        slots=sharding.local_slots(size),
         variation=variation(experiment) if stream == "train" else None,
     )
 

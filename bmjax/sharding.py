@@ -119,7 +119,7 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def local_slots(batch_size: int, mesh: Mesh) -> range:
+def local_slots(batch_size: int) -> range:
     """Which samples of a batch the devices of this process take."""
     share = batch_size // jax.process_count()
     first = jax.process_index() * share

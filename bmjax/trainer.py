@@ -112,7 +112,7 @@ def train_run(
             "on a disk that all of them share"
         )
     state = sharding.replicate(state, mesh)
-    stream = patch_stream(experiment, split.train, "train", total, mesh, start=start)
+    stream = patch_stream(experiment, split.train, "train", total, start=start)
     if start < total:
         console.print(
             f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
@@ -325,9 +325,7 @@ def _validation(
     threads = experiment.replace({"data.num_workers": 0})
     return validation(
         sharding.compile_for(look, mesh, is_deterministic=means.is_deterministic),
-        lambda: patch_stream(
-            threads, split.val, "val", experiment.fit.num_val_batches, mesh
-        ),
+        lambda: patch_stream(threads, split.val, "val", experiment.fit.num_val_batches),
         put=lambda batch: sharding.put_batch(batch, mesh),
         regions=tuple(name for name, _ in plan.regions),
         batch_size=experiment.data.batch_size or 1,

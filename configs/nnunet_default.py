@@ -17,6 +17,6 @@ def experiment() -> Experiment:
         model=models.PlainUNet(),
         loss=losses.DiceBCE(),
         data=Loader(p_lesion=0.33, centring="class"),
-        optimizer=Optimizer(num_steps=25_000, hold_steps=250),
+        optimizer=Optimizer(num_epochs=100, hold_steps=250),
         fit=Fit(validate_every=250, num_val_batches=50, checkpoint_every=1250),
     )

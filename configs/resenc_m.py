@@ -13,6 +13,6 @@ def experiment() -> Experiment:
         model=models.ResEncUNet(),
         loss=losses.DiceBCE(),
         data=Loader(p_lesion=0.33, centring="class"),
-        optimizer=Optimizer(num_steps=250_000, hold_steps=250),
+        optimizer=Optimizer(num_epochs=1000, hold_steps=250),
         fit=Fit(validate_every=250, num_val_batches=50, checkpoint_every=2500),
     )

@@ -21,7 +21,7 @@ def experiment() -> Experiment:
             peak_lr=1e-4,
             eps=1e-5,
             weight_decay=1e-5,
-            num_steps=25_000,
+            num_epochs=100,
             hold_steps=250,
         ),
         fit=Fit(validate_every=250, num_val_batches=50, checkpoint_every=1250),
