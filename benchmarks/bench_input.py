@@ -1,4 +1,4 @@
-"""The input pipeline: batches of patches from a store, until they are on the device."""
+"""The input pipeline: batches from a store, cut as augmentation needs them."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +20,8 @@ class Stream:
       num_workers: processes; 0 reads in threads.
       num_threads: reading threads of each process.
       num_batches: of one call, many more than are read ahead.
+      is_moved: cut boxes where nnU-Net's augmentation moves a patch.
+      to_device: until the batch is there; else what the host does alone.
     """
 
     patch_size: tuple[int, int, int]
@@ -28,6 +30,8 @@ class Stream:
     num_workers: int
     num_threads: int
     num_batches: int = 50
+    is_moved: bool = False
+    to_device: bool = True
 
 
 def _stream(num_workers: int, num_threads: int) -> Stream:
@@ -43,6 +47,18 @@ def _stream(num_workers: int, num_threads: int) -> Stream:
 CASES = {
     f"64x64x64 b2, {w} workers, {t} threads": _stream(w, t)
     for w, t in ((0, 1), (0, 2), (1, 1), (2, 1))
+} | {
+    f"64x192x160 b2 moved, host alone, {w} workers, {t} threads": Stream(
+        patch_size=(64, 192, 160),
+        spacing_mm=1.0,
+        num_cases=3,
+        num_workers=w,
+        num_threads=t,
+        num_batches=20,
+        is_moved=True,
+        to_device=False,
+    )
+    for w, t in ((0, 2), (2, 1))
 }
 QUICK = {
     "tiny": Stream(
@@ -62,8 +78,10 @@ def ours(stream: Stream, *, scratch: Path) -> Work:
 
     import bmjax
     from bmjax import sharding
+    from bmjax.augment import Spatial
     from bmjax.data import phantom
     from bmjax.data.pipeline import Loader, batches
+    from bmjax.data.source import Variation
 
     store = scratch / "store"
     cohort = phantom.Cohort(
@@ -82,12 +100,26 @@ def ours(stream: Stream, *, scratch: Path) -> Work:
         num_threads=stream.num_threads,
     )
     ids = tuple(cohort.case_id(i) for i in range(stream.num_cases))
-    source = batches(loader, ids, seed=0, stream="train", num_steps=100_000)
+    source = batches(
+        loader,
+        ids,
+        seed=0,
+        stream="train",
+        num_steps=100_000,
+        variation=Variation(spatial=Spatial()) if stream.is_moved else None,
+    )
     mesh = sharding.data_mesh(jax.devices()[:1])
 
     def call() -> None:
         for batch in islice(source, stream.num_batches):
-            arrays = {name: batch[name] for name in ("image", "labels")}
-            jax.block_until_ready(sharding.put_batch(arrays, mesh))
+            if stream.to_device:
+                arrays = {name: batch[name] for name in ("image", "labels")}
+                jax.block_until_ready(sharding.put_batch(arrays, mesh))
 
-    return Work(call=call, facts={"samples_per_call": BATCH_SIZE * stream.num_batches})
+    return Work(
+        call=call,
+        facts={
+            "samples_per_call": BATCH_SIZE * stream.num_batches,
+            "prepared_mib": source.prepared_bytes / 2**20,
+        },
+    )

@@ -20,6 +20,7 @@ _DOORS = {
     "check": "data.cases",
     "prepare": "workflow",
     "train": "workflow",
+    "preview": "workflow",
     "predict": "workflow",
     "evaluate": "evaluation",
     "graft": "surgery.graft",

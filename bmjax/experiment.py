@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bmjax import losses, models
-from bmjax.augment import AugmentPolicy
+from bmjax.augment import AugmentPolicy, NewLesions, Spatial
 from bmjax.data.pipeline import Loader
 from bmjax.inference import SlidingWindow
 from bmjax.planning import Plan
@@ -21,7 +21,8 @@ from bmjax.training import Fit, Optimizer
 _KNOWN = {
     spec.__name__: spec
     for spec in (
-        *(AugmentPolicy, Fit, Loader, Optimizer, SlidingWindow),
+        *(AugmentPolicy, NewLesions, Spatial),
+        *(Fit, Loader, Optimizer, SlidingWindow),
         *(losses.DeepSupervision, losses.DiceBCE, losses.DiceCE, losses.TverskyBCE),
         *(losses.BinaryCrossEntropy, losses.BlobDiceBCE, losses.CrossEntropy),
         *(models.PlainUNet, models.ResEncUNet, models.SegResNet),

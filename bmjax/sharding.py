@@ -223,3 +223,42 @@ def _compiler_options(mesh: Mesh, is_deterministic: bool) -> dict[str, Any] | No
     if is_cpu(mesh):
         return _CPU_OPTIONS  # whose algorithms are deterministic anyway
     return _DETERMINISTIC_OPTIONS if is_deterministic else None
+
+
+def samplewise(
+    function: Callable[..., Any], mesh: Mesh, *, parallel: Parallel = "jit"
+) -> Callable[..., Any]:
+    """`function` of batched arrays, within a step, on each device's own samples.
+
+    For what treats samples one after the other, which a sharded batch would otherwise
+    have to be gathered for. Under `pmap` each device has its own samples anyway.
+
+    Args:
+      function: treats each sample of its arguments (arrays or trees) by itself.
+      mesh: from `data_mesh`.
+      parallel: how the step is compiled.
+    """
+    if parallel == "pmap":
+        return function
+    spec = PartitionSpec(DATA_AXIS)
+
+    def spread(*batch: Any, **named: Any) -> Any:
+        call = jax.shard_map(
+            lambda given, by_name: function(*given, **by_name),
+            mesh=mesh,
+            in_specs=spec,
+            out_specs=spec,
+            check_vma=False,  # no sample knows of another
+        )
+        return call(batch, named)
+
+    return spread
+
+
+def parallelise_samples(
+    function: Callable[..., Any], mesh: Mesh, *, parallel: Parallel = "jit"
+) -> Callable[..., Any]:
+    """Compile a function of each sample for batches from `put_batch`."""
+    if parallel == "pmap":
+        return jax.pmap(function, devices=list(mesh.devices.flat))
+    return jax.jit(samplewise(function, mesh))

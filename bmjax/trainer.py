@@ -14,9 +14,9 @@ from rich.console import Console
 
 from bmjax import processes, sharding
 from bmjax.checkpoint import Checkpoints
-from bmjax.data.pipeline import Batches, batches
 from bmjax.data.splits import Split
 from bmjax.experiment import Experiment
+from bmjax.feeding import patch_stream, placing
 from bmjax.planning import Plan
 from bmjax.runs import begun_with, write_whole
 from bmjax.sharding import Parallel
@@ -112,7 +112,7 @@ def train_run(
             "on a disk that all of them share"
         )
     state = sharding.replicate(state, mesh)
-    stream = _stream(experiment, split.train, "train", total, start=start)
+    stream = patch_stream(experiment, split.train, "train", total, start=start)
     if start < total:
         console.print(
             f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
@@ -155,7 +155,7 @@ def train_run(
             optimizer=spec,
             train_step=_train_step(run, experiment, plan, optimizer, mesh, means),
             validate=_validation(experiment, plan, split, mesh, means, log),
-            put=lambda batch: sharding.put_batch(batch, mesh, parallel=means.parallel),
+            put=placing(experiment, mesh, parallel=means.parallel),
             save=save,
             emit=emit,
             report_failure=lambda step, batch: _keep_failure(run, step, batch, split),
@@ -284,27 +284,6 @@ def _resumed(
     return state, progress
 
 
-def _stream(
-    experiment: Experiment,
-    ids: tuple[str, ...],
-    stream: str,
-    num_steps: int,
-    *,
-    start: int = 0,
-) -> Batches:
-    """This process's share of the batches of a stream."""
-    size = experiment.data.batch_size or 1
-    return batches(
-        experiment.data,
-        ids,
-        seed=experiment.seed,
-        stream=stream,
-        num_steps=num_steps,
-        start=start,
-        slots=sharding.local_slots(size),
-    )
-
-
 def _train_step(
     run: Path,
     experiment: Experiment,
@@ -316,7 +295,7 @@ def _train_step(
     step = make_train_step(
         model=experiment.model,
         loss=experiment.loss,
-        augment=experiment.augment,
+        augment=sharding.samplewise(experiment.augment, mesh, parallel=means.parallel),
         optimizer=optimizer,
         regions=plan.regions,
         seed=experiment.seed,
@@ -347,7 +326,7 @@ def _validation(
     threads = experiment.replace({"data.num_workers": 0})
     return validation(
         sharding.compile_for(look, mesh, is_deterministic=means.is_deterministic),
-        lambda: _stream(threads, split.val, "val", experiment.fit.num_val_batches),
+        lambda: patch_stream(threads, split.val, "val", experiment.fit.num_val_batches),
         put=lambda batch: sharding.put_batch(batch, mesh),
         regions=tuple(name for name, _ in plan.regions),
         batch_size=experiment.data.batch_size or 1,

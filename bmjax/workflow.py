@@ -1,23 +1,26 @@
-"""The doors `prepare`, `train` and `predict`: where the rooms are wired together."""
+"""The doors prepare, train, preview and predict: the rooms are wired together here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 from rich.console import Console
 
-from bmjax import models, processes
+from bmjax import models, processes, report, sharding
 from bmjax.data.cases import Case, find_cases, sort_cases
 from bmjax.data.measure import measure_cases
+from bmjax.data.pipeline import batches
 from bmjax.data.splits import Split, split_cases
 from bmjax.data.store import Store, prepare_store
 from bmjax.evaluation import Evaluation, evaluate
 from bmjax.experiment import Experiment
+from bmjax.feeding import variation
 from bmjax.inference import CaseResult, predict_cases
 from bmjax.planning import Plan, make_plan, summarise
 from bmjax.runs import opened, read_run
@@ -164,6 +167,60 @@ def train(
     return replace(result, validation=validation)
 
 
+def preview(experiment: Experiment, *, out: str | Path, num_samples: int = 12) -> Path:
+    """Draw the first training patches, as the network will see them.
+
+    Args:
+      experiment: fields left None are taken from the store's plan.
+      out: picture to write.
+      num_samples: patches, one row each.
+    """
+    if experiment.data.store is None:
+        raise ValueError("data.store is not set; give --data.store STORE")
+    store = Store(Path(experiment.data.store))
+    experiment = experiment.resolve(store.plan)
+    size, ids = experiment.data.patch_size or (), _split(experiment, store).train
+    batch_size = experiment.data.batch_size or 1
+    place = jax.jit(partial(experiment.augment.place, size=size))
+    vary = jax.jit(experiment.augment)
+    stream = batches(
+        experiment.data,
+        ids,
+        seed=experiment.seed,
+        stream="train",
+        num_steps=-(-num_samples // batch_size),
+        variation=variation(experiment),
+    )
+    tiles: list[report.Tile] = []
+    for step, batch in enumerate(stream):
+        # the numbers of the training step itself
+        key, _ = jax.random.split(
+            jax.random.fold_in(jax.random.key(experiment.seed), step)
+        )
+        cases, affine = batch.pop("case"), batch.get("affine")
+        placed = place(batch)
+        keys = sharding.sample_keys(key, batch_size)
+        image, labels = vary(placed["image"], placed["labels"], keys=keys)
+        for slot, case in enumerate(cases):
+            is_moved = affine is not None and bool(
+                (affine[slot, :, :-1] != np.eye(len(size))).any()
+            )
+            tiles.append(
+                report.Tile(
+                    title=f"{ids[case]}\n{'moved' if is_moved else 'not moved'}",
+                    image=np.asarray(image[slot]),
+                    labels=np.asarray(labels[slot]),
+                )
+            )
+    return report.write_sheet(
+        Path(out),
+        tiles[:num_samples],
+        channels=store.plan.channels,
+        label_values=dict(store.plan.labels),
+        title=f"Training patches {' x '.join(map(str, size))}, seed {experiment.seed}",
+    )
+
+
 def _split(experiment: Experiment, store: Store) -> Split:
     return split_cases(
         store.patients,
@@ -196,6 +253,7 @@ def predict(
     cases: Sequence[str] | None = None,
     checkpoint: str = "best",
     overwrite: bool = False,
+    allow_missing: bool = False,
     allow: tuple[str, ...] = (),
     progress: Tick | None = None,
 ) -> list[CaseResult]:
@@ -208,6 +266,8 @@ def predict(
       cases: ids of the cases wanted; None for all.
       checkpoint: `best` or `last`.
       overwrite: replace what another network or setting left in the folder.
+      allow_missing: also predict cases that lack channels, which count as zero; for
+        networks trained with `augment.p_drop_channel`.
       allow: packages outside bmjax that a network of your own comes from.
       progress: called with cases done, cases in all, and the case at hand.
 
@@ -216,10 +276,19 @@ def predict(
     """
     run = Path(run)
     found = read_run(run, checkpoint=checkpoint, allow=allow)
+    if allow_missing and found.experiment.augment.p_drop_channel == 0:
+        raise ValueError(
+            f"{run}: was trained with all of {', '.join(found.plan.channels)} "
+            "(augment.p_drop_channel is 0), so it cannot do without one; train with "
+            "--augment.p-drop-channel 0.2, or predict without --allow-missing"
+        )
     unusable: dict[str, str] = {}
     if isinstance(images, str | Path):
         images, problems, _ = sort_cases(
-            Path(images), channels=found.plan.channels, ids=cases
+            Path(images),
+            channels=found.plan.channels,
+            ids=cases,
+            allow_missing=allow_missing,
         )
         for problem in problems:
             before = unusable.get(problem.case)
@@ -233,6 +302,7 @@ def predict(
         settings=found.experiment.inference,
         unusable=unusable,
         overwrite=overwrite,
+        allow_missing=allow_missing,
         devices=jax.local_devices(),
         progress=progress,
     )

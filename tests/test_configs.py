@@ -45,4 +45,5 @@ def test_config_traces_and_lowers_for_cuda(path, brats_plan):
     assert metrics["loss"].shape == ()
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "stablehlo.convolution" in text
-    assert "stablehlo.while" not in text
+    # none but the rounds of augmentation's random numbers
+    assert text.count("stablehlo.while") <= 1

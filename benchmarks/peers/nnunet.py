@@ -1,4 +1,4 @@
-"""nnU-Net: its predictor around the same network, and its resampling."""
+"""nnU-Net: its predictor around the same network, its resampling and augmentation."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.resampling import default_resampling
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from benchmarks.bench_augment import Samples
 from benchmarks.bench_preprocess import Zoom
 from benchmarks.bench_sliding import Volume
 from benchmarks.nets import NUM_CLASSES
@@ -48,3 +50,39 @@ def preprocess(zoom: Zoom, *, setting: str, scratch: Path) -> Work:
         )
 
     return Work(call=call)
+
+
+def augment(samples: Samples, *, setting: str, scratch: Path) -> Work:
+    torch.set_num_threads(samples.threads or torch.get_num_threads())
+    limit = np.deg2rad(30)
+    transforms = nnUNetTrainer.get_training_transforms(
+        np.array(samples.patch_size),
+        (-limit, limit),
+        None,  # deep supervision's smaller targets are made later on our side
+        (0, 1, 2),
+        do_dummy_2d_data_aug=False,
+        use_mask_for_norm=[True] * 4,
+        foreground_labels=[1, 2, 3],
+    )
+    image, labels = samples.draw()
+    whole = torch.from_numpy(np.moveaxis(image, -1, 0).copy())
+    outside = (image == 0).all(-1) & (labels == 0)
+    marked = torch.from_numpy(np.where(outside, -1, labels).astype(np.int16)[None])
+    pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+    np.random.seed(0)  # noqa: NPY002, they draw from the global generator
+    torch.manual_seed(0)
+
+    def before() -> None:
+        # they work in place; their loader cuts afresh, which is not counted
+        pending[:] = [
+            (whole.clone(), marked.clone()) for _ in range(samples.num_samples)
+        ]
+
+    def call() -> None:
+        while pending:
+            own_image, own_labels = pending.pop()
+            transforms(image=own_image, segmentation=own_labels)
+
+    return Work(
+        call=call, before=before, facts={"samples_per_call": samples.num_samples}
+    )

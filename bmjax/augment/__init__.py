@@ -1,5 +1,26 @@
-"""Augmentation in pure JAX, on the device, by explicit key."""
+"""Augmentation in pure JAX, on the device, by explicit key.
 
-from bmjax.augment.policy import AugmentPolicy
+Its doors are loaded when first touched: the workers that cut patches need `geometry`
+alone, which knows no JAX.
+"""
 
-__all__ = ["AugmentPolicy"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bmjax.augment.geometry import Spatial
+    from bmjax.augment.lesion import NewLesions
+    from bmjax.augment.policy import AugmentPolicy
+
+_DOORS = {
+    "AugmentPolicy": "policy",
+    "NewLesions": "lesion",
+    "Spatial": "geometry",
+}
+__all__ = ["AugmentPolicy", "NewLesions", "Spatial"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'bmjax.augment' has no attribute '{name}'")
+    return getattr(import_module(f"bmjax.augment.{_DOORS[name]}"), name)

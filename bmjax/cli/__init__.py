@@ -16,9 +16,12 @@ __all__ = ["FAILED", "OK", "USAGE", "VERBS", "main"]
 VERBS: dict[str, Callable[..., int]] = {
     **{"demo": whole.demo, "check": data.check, "prepare": data.prepare},
     **{"train": training.train_from(None), "predict": results.predict},
+    "preview": training.preview_from(None),
     **{"evaluate": results.evaluate, "graft": training.graft},
     **{"report": results.report, "bench": whole.bench},
 }
+
+_OF_CONFIG = {"train": training.train_from, "preview": training.preview_from}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,17 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         return whole.bench(argv[1:])  # its flags are those of the suite
-    if argv[:1] in (["train"], ["predict"], ["demo"]):
+    if argv[:1] in (["train"], ["preview"], ["predict"], ["demo"]):
         use_cache()
         return_memory()
         split_cpu()
-    if argv[:1] == ["train"]:
-        # the flags of `train` are the fields of its config, so that is read first
-        has_config = len(argv) > 1 and not argv[1].startswith("-")
-        experiment = bmjax.load(argv[1]) if has_config else None
-        return tyro.cli(
-            training.train_from(experiment), prog="bmjax train", args=argv[1:]
-        )
+    for verb in ("train", "preview"):
+        if argv[:1] == [verb]:
+            # its flags are the fields of its config, so that is read first
+            has_config = len(argv) > 1 and not argv[1].startswith("-")
+            experiment = bmjax.load(argv[1]) if has_config else None
+            own = _OF_CONFIG[verb](experiment)
+            return tyro.cli(own, prog=f"bmjax {verb}", args=argv[1:])
     return tyro.extras.subcommand_cli_from_dict(
         VERBS, prog="bmjax", description=bmjax.__doc__, args=argv
     )

@@ -27,6 +27,7 @@ def predict(
     cases: tuple[str, ...] = (),
     checkpoint: Literal["best", "last"] = "best",
     overwrite: bool = False,
+    allow_missing: bool = False,
     allow: tuple[str, ...] = (),
 ) -> int:
     """Write a label file, in the input's own geometry, for each case.
@@ -38,6 +39,8 @@ def predict(
       cases: ids of the cases wanted, or `held-out` for those of the run; all if none.
       checkpoint: which one of the run.
       overwrite: replace what another network or setting left in the folder.
+      allow_missing: also predict cases that lack a sequence; for networks trained with
+        --augment.p-drop-channel.
       allow: packages outside bmjax that a network of your own comes from.
     """
     if cases == ("held-out",):
@@ -50,12 +53,15 @@ def predict(
             cases=cases or None,
             checkpoint=checkpoint,
             overwrite=overwrite,
+            allow_missing=allow_missing,
             allow=allow,
             progress=tick,
         )
     for result in results:
         if result.error is not None:
             complain(f"{result.case}: {result.error}")
+        elif allow_missing and result.warnings:
+            complain(f"{result.case}: {'; '.join(result.warnings)}")
     failed = sum(result.error is not None for result in results)
     print_result(f"{len(results) - failed} cases predicted, {failed} failed: {out}")
     return FAILED if failed else OK

@@ -1,4 +1,4 @@
-"""The verbs that make parameters: train and graft."""
+"""The verbs that make parameters, or show from what: train, preview and graft."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +98,31 @@ def train_from(config: Any) -> Callable[..., int]:
         return OK if done.validation.ok else FAILED
 
     return train
+
+
+def preview_from(config: Any) -> Callable[..., int]:
+    """The verb `preview` for one config, whose fields become its flags."""
+
+    def preview(
+        config_file: Positional[Path],
+        /,
+        *,
+        out: Path,
+        num_samples: int = 12,
+        experiment: Annotated[Any, AsFlags] = config,
+    ) -> int:
+        """Draw augmented training patches, as the network will see them.
+
+        Args:
+          config_file: a Python file with `experiment()`, or a run folder.
+          out: picture to write, such as sheet.png.
+          num_samples: how many patches.
+          experiment: any field of the config.
+        """
+        print_result(str(bmjax.preview(experiment, out=out, num_samples=num_samples)))
+        return OK
+
+    return preview
 
 
 def graft(

@@ -131,6 +131,7 @@ def sort_cases(
     need_labels: bool = False,
     ids: Iterable[str] | None = None,
     allow_outside: bool = False,
+    allow_missing: bool = False,
 ) -> tuple[list[Case], list[Problem], list[Problem]]:
     """The complete cases of a data set, what makes others unusable, and what is odd.
 
@@ -140,6 +141,7 @@ def sort_cases(
       need_labels: every case must have labels, too.
       ids: only these cases; None: all.
       allow_outside: follow links and paths that lead out of the data set.
+      allow_missing: a case with one of the channels is complete.
     """
     root = Path(root)
     seen = survey(root, channels=channels, allow_outside=allow_outside)
@@ -147,10 +149,12 @@ def sort_cases(
     problems = list(seen.faults)
     cases = []
     for found in seen.found.values():
-        faults = list(_incomplete(found, channels, need_labels))
+        present = [channel for channel in channels if channel in found.files]
+        wanted_of_it = present if allow_missing and present else channels
+        faults = list(_incomplete(found, wanted_of_it, need_labels))
         problems += faults
         if not faults:
-            cases.append(_case(found, channels))
+            cases.append(_case(found, wanted_of_it))
     if wanted is not None:
         cases = [case for case in cases if case.id in wanted]
         problems = [problem for problem in problems if problem.case in wanted]

@@ -1,130 +1,25 @@
-"""The grain graph: sample i of the run, cut from the store, batched, in order.
+"""The grain graph: batch i of the run, cut from the store, in order.
 
 A sample is a function of (seed, stream, step, slot) alone, so the batch of a step is
 the same whatever the number of threads, worker processes or restarts, and the whole
 state of the pipeline is the step. The only home of grain.
 """
 
-import math
 import re
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from bmjax.data.patches import Centring, Size, cut_sample, generator, is_on_lesion
-from bmjax.data.store import Store, StoredCase
+from bmjax.data.source import Loader, PatchSource, Variation
 from bmjax.data.workers import begin_worker
 
 STREAMS = {"train": 0, "val": 1}
 _SHARED_MEMORY = Path("/dev/shm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loader:
-    """Where patches come from and how they are drawn.
-
-    Attributes:
-      store: folder made by `bmjax prepare`.
-      patch_size: size of a patch [vox]; None takes it from the plan.
-      batch_size: samples of a batch, over all devices; None takes it from the plan.
-      p_lesion: fraction of a batch that is centred on a lesion voxel.
-      centring: draw that voxel by class (nnU-Net) or by lesion.
-      held_out: ids of the cases to validate on; empty to use a fold.
-      fold: which fold to validate on, from 0.
-      num_folds: number of folds, split by patient.
-      num_workers: worker processes; 0 reads in threads of this process.
-      num_threads: reading threads, of each process.
-      num_ahead: batches prepared in advance.
-    """
-
-    store: str | None = None
-    patch_size: Size | None = None
-    batch_size: int | None = None
-    p_lesion: float = 0.33
-    centring: Centring = "class"
-    held_out: tuple[str, ...] = ()
-    fold: int = 0
-    num_folds: int = 5
-    num_workers: int = 0
-    num_threads: int = 2
-    num_ahead: int = 4
-
-
-class PatchSource:
-    """Random access to the samples of a run; picklable, opens the store when read.
-
-    Args:
-      loader: how to draw; its patch and batch size are set.
-      ids: cases to draw from, uniformly, with replacement.
-      seed: of the run.
-      stream: 0 for training, 1 for validation.
-      num_steps: number of batches.
-      slots: the samples of each batch that this process takes; None takes all.
-    """
-
-    def __init__(
-        self,
-        loader: Loader,
-        ids: tuple[str, ...],
-        *,
-        seed: int,
-        stream: int,
-        num_steps: int,
-        slots: range | None = None,
-    ) -> None:
-        if not loader.store or not loader.patch_size or not loader.batch_size:
-            raise ValueError(
-                "data.store, data.patch_size and data.batch_size must be set; "
-                "give --data.store STORE and let the plan fill the others"
-            )
-        self._store = Store(Path(loader.store))
-        self._patch_size, self.batch_size = loader.patch_size, loader.batch_size
-        self._loader, self._ids = loader, ids
-        self._seed, self._stream, self._num_steps = seed, stream, num_steps
-        self._slots = range(self.batch_size) if slots is None else slots
-        self._opened: dict[int, StoredCase] = {}
-
-    def __len__(self) -> int:
-        return self._num_steps * len(self._slots)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        step, place = divmod(int(index), len(self._slots))
-        slot = self._slots[place]
-        rng = generator(seed=self._seed, stream=self._stream, step=step, slot=slot)
-        case = int(rng.integers(len(self._ids)))
-        image, labels = cut_sample(
-            self._case(case),
-            patch_size=self._patch_size,
-            on_lesion=is_on_lesion(
-                slot, batch_size=self.batch_size, p_lesion=self._loader.p_lesion
-            ),
-            centring=self._loader.centring,
-            rng=rng,
-        )
-        # an index, not a name: strings do not survive shared memory whole
-        return {"image": image, "labels": labels, "case": np.int32(case)}
-
-    @property
-    def sample_bytes(self) -> int:
-        """Memory of one sample: float32 channels and int8 labels."""
-        num_channels = len(self._store.plan.channels)
-        return math.prod(self._patch_size) * (4 * num_channels + 1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": {}}
-
-    def _case(self, index: int) -> StoredCase:
-        """A case of the list, opened once in each process."""
-        if index not in self._opened:
-            self._opened[index] = self._store.case(self._ids[index])
-        return self._opened[index]
 
 
 class WorkerError(RuntimeError):
@@ -192,8 +87,14 @@ def batches(
     num_steps: int,
     start: int = 0,
     slots: range | None = None,
+    variation: Variation | None = None,
 ) -> Batches:
     """Batches `start` to `num_steps` of a stream.
+
+    With a variation, a batch in which a patch is moved holds boxes instead of patches,
+    and `affine` (and `elastic`) say where in them the patches are; one with small
+    lesions to paste holds `donor_image`, `donor_labels` and `donor_seed`. See
+    `AugmentPolicy.place`.
 
     Args:
       loader: how to draw; its patch and batch size are set.
@@ -203,6 +104,7 @@ def batches(
       num_steps: length of the stream.
       start: first batch wanted, for a resumed run.
       slots: the samples of each batch that this process takes; None takes all.
+      variation: for augmentation; None for patches as they are.
 
     Raises:
       ValueError: shared memory is too small for so many worker processes.
@@ -214,10 +116,9 @@ def batches(
         stream=STREAMS[stream],
         num_steps=num_steps,
         slots=slots,
+        variation=variation,
     )
-    size = len(range(source.batch_size) if slots is None else slots)
-    # batched before the split over workers, so that a batch is one worker's work
-    whole = grain.MapDataset.source(source)[start * size :].batch(size)
+    whole = grain.MapDataset.source(source)[start:]
     num_workers = loader.num_workers
     each = -(-loader.num_ahead // max(num_workers, 1))  # rounded up
     graph = whole.to_iter_dataset(
@@ -225,7 +126,7 @@ def batches(
             num_threads=min(loader.num_threads, each), prefetch_buffer_size=each
         )
     )
-    one = size * source.sample_bytes
+    one = source.batch_bytes
     prepared = one * (each + 1)
     if num_workers:
         if not flags.FLAGS.is_parsed():

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int8, Int32
@@ -76,28 +76,6 @@ class StoredCase:
     lesion_voxels: Int32[np.ndarray, "n 3"]
     geometry: Geometry
     warnings: tuple[str, ...]
-
-    def draw_voxel(
-        self, rng: np.random.Generator, *, by: Literal["class", "lesion"]
-    ) -> Int32[np.ndarray, "3"] | None:
-        """A lesion voxel, z y x; None where the case has no lesion.
-
-        Args:
-          rng: draws it.
-          by: choose one of the regions present (nnU-Net), or one of the lesions, with
-            equal chances, then one of its voxels.
-        """
-        if by == "class":
-            present = [voxels for voxels in self.voxels.values() if len(voxels)]
-            if not present:
-                return None
-            own = present[int(rng.integers(len(present)))]
-        else:
-            if not self.lesions:
-                return None
-            lesion = self.lesions[int(rng.integers(len(self.lesions)))]
-            own = self.lesion_voxels[lesion["start"] : lesion["stop"]]
-        return np.array(own[int(rng.integers(len(own)))])
 
 
 class Store:

@@ -36,6 +36,7 @@ def predict_cases(
     unusable: Mapping[str, str] | None = None,
     model: str | None = None,
     overwrite: bool = False,
+    allow_missing: bool = False,
     devices: Sequence[Any] | None = None,
     progress: Tick | None = None,
 ) -> list[CaseResult]:
@@ -55,6 +56,8 @@ def predict_cases(
         recorded as failed.
       model: names the weights; by default a digest of those in `forward`.
       overwrite: replace what another network, plan or setting left in the folder.
+      allow_missing: take channels that a case lacks as zero, as a network trained with
+        dropped channels knows it, and say so among the case's warnings.
       devices: share the windows of a case; None takes the first one.
       progress: called with cases done, cases in all, and the case at hand.
 
@@ -88,7 +91,9 @@ def predict_cases(
     writing: Future[CaseResult] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         try:
-            for loaded in _one_ahead(reader, todo, plan=plan, out=out):
+            for loaded in _one_ahead(
+                reader, todo, plan=plan, out=out, allow_missing=allow_missing
+            ):
                 tick(loaded.result.case)
                 if loaded.prepared is None:
                     settle(loaded.result)
@@ -125,13 +130,18 @@ class _Loaded:
 
 
 def _one_ahead(
-    reader: Executor, cases: Sequence[Case], *, plan: Plan, out: Path
+    reader: Executor,
+    cases: Sequence[Case],
+    *,
+    plan: Plan,
+    out: Path,
+    allow_missing: bool,
 ) -> Iterator[_Loaded]:
     """Prepared cases, the next being read while one is used."""
 
     def start(case: Case) -> Future[_Loaded]:
         result = CaseResult(case=case.id, path=path_of(out, case.id))
-        return reader.submit(_load, result, case, plan)
+        return reader.submit(_load, result, case, plan, allow_missing)
 
     coming = [start(case) for case in cases[:1]]
     for case in cases[1:]:
@@ -142,11 +152,12 @@ def _one_ahead(
         yield last.result()
 
 
-def _load(result: CaseResult, case: Case, plan: Plan) -> _Loaded:
+def _load(result: CaseResult, case: Case, plan: Plan, allow_missing: bool) -> _Loaded:
     start = time.monotonic()
     try:
-        _require_channels(case, plan)
-        prepared = preprocess(replace(case, labels=None), plan)
+        if not (allow_missing and case.images):
+            _require_channels(case, plan)
+        prepared = _prepare_present(replace(case, labels=None), plan)
     except CASE_ERRORS as error:
         seconds = time.monotonic() - start
         return _Loaded(result=replace(result, error=str(error), seconds=seconds))
@@ -155,13 +166,29 @@ def _load(result: CaseResult, case: Case, plan: Plan) -> _Loaded:
     return _Loaded(result=result, prepared=prepared)
 
 
+def _prepare_present(case: Case, plan: Plan) -> Prepared:
+    """A case on the plan's grid; a channel that it lacks is zero everywhere."""
+    missing = [channel for channel in plan.channels if channel not in case.images]
+    if not missing:
+        return preprocess(case, plan)
+    # another channel stands in, so that the case is read and cropped as ever
+    stand_in = next(iter(case.images.values()))
+    images = {channel: case.images.get(channel, stand_in) for channel in plan.channels}
+    prepared = preprocess(replace(case, images=images), plan)
+    image = np.array(prepared.image)
+    image[..., [plan.channels.index(channel) for channel in missing]] = 0
+    warning = f"{', '.join(missing)} missing, taken as zero"
+    return replace(prepared, image=image, warnings=(*prepared.warnings, warning))
+
+
 def _require_channels(case: Case, plan: Plan) -> None:
     missing = [channel for channel in plan.channels if channel not in case.images]
     if missing:
         files = ", ".join(f"{case.id}-{channel}.nii.gz" for channel in missing)
         raise ValueError(
             f"{case.id}: {', '.join(missing)} missing, expected as {files}; the "
-            f"network needs {', '.join(plan.channels)}"
+            f"network needs {', '.join(plan.channels)}; one trained with "
+            "augment.p_drop_channel can do without (--allow-missing)"
         )
 
 

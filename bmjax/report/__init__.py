@@ -12,25 +12,30 @@ if TYPE_CHECKING:
     from bmjax.report.comparison import Cohort, write_comparison_report
     from bmjax.report.evaluation import write_evaluation_report
     from bmjax.report.overlays import CaseSources
+    from bmjax.report.preview import Tile, write_sheet
     from bmjax.report.progress import write_progress
     from bmjax.report.run import write_run_report
 
 _DOORS = {
     "CaseSources": "overlays",
     "Cohort": "comparison",
+    "Tile": "preview",
     "write_comparison_report": "comparison",
     "write_evaluation_report": "evaluation",
     "write_progress": "progress",
     "write_run_report": "run",
+    "write_sheet": "preview",
 }
 __all__ = [
     "CaseSources",
     "Cohort",
+    "Tile",
     "can_draw",
     "write_comparison_report",
     "write_evaluation_report",
     "write_progress",
     "write_run_report",
+    "write_sheet",
 ]
 
 

@@ -161,6 +161,7 @@ def test_fault_50_too_little_shared_memory_is_said_before_anything_starts(
 WORKER = """
 import sys
 from bmjax.data.pipeline import PatchSource
+from bmjax.data.store import Store
 import bmjax
 import grain
 
@@ -180,7 +181,7 @@ if __name__ == "__main__":
     loader = pipeline.Loader(
         store=sys.argv[1], patch_size=(16, 16, 16), batch_size=1, num_workers=1
     )
-    ids = pipeline.Store(sys.argv[1]).ids
+    ids = Store(sys.argv[1]).ids
     next(pipeline.batches(loader, ids, seed=0, stream="train", num_steps=2))
 """
 

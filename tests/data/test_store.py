@@ -94,34 +94,16 @@ def test_free_columns_and_visits_travel_with_the_case(tmp_path):
     assert (case.patient, case.visit, case.columns) == ("P", "2", {"primary": "lung"})
 
 
-def test_drawn_voxels_lie_on_lesions_and_small_lesions_have_equal_chances(tmp_path):
-    store = prepare_store(raw(tmp_path, "a"), PLAN, tmp_path / "store", num_workers=1)
-    case, rng = store.case("a"), np.random.default_rng(0)
-    assert case.labels is not None
-    draws = {}
-    for by in ("class", "lesion"):
-        draws[by] = [case.draw_voxel(rng, by=by) for _ in range(300)]
-        assert all(case.labels[tuple(voxel)] > 0 for voxel in draws[by])
-    small = sum(tuple(voxel) == (6, 6, 6) for voxel in draws["lesion"])
-    assert 110 < small < 190
-    enhancing = sum(case.labels[tuple(voxel)] == 3 for voxel in draws["class"])
-    assert 110 < enhancing < 190  # ET always, TC half the time
-
-
-def test_a_case_without_lesions_or_labels_draws_nothing(tmp_path):
+def test_a_case_without_lesions_or_labels_has_no_voxels(tmp_path):
     cases = raw(tmp_path / "raw", "a", has_labels=False)
     case = prepare_store(cases, PLAN, tmp_path / "store", num_workers=1).case("a")
-    assert (
-        case.labels is None
-        and case.draw_voxel(np.random.default_rng(0), by="class") is None
-    )
+    assert case.labels is None and not case.voxels and not case.lesions
     path = tmp_path / "raw" / "a" / "a-seg.nii"
     nifti.write(path, np.zeros((8, 9, 10), np.uint8), affine=np.eye(4))
     cases = find_cases(tmp_path / "raw", channels=PLAN.channels)
     case = prepare_store(cases, PLAN, tmp_path / "store", num_workers=1).case("a")
     assert case.labels is not None and not case.lesions
-    for by in ("class", "lesion"):
-        assert case.draw_voxel(np.random.default_rng(0), by=by) is None
+    assert all(len(voxels) == 0 for voxels in case.voxels.values())
 
 
 def test_a_second_run_keeps_what_is_done_and_redoes_what_changed(tmp_path):

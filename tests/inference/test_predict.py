@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 from scipy.ndimage import binary_dilation
 
-from bmjax.data.cases import Case, find_cases
+from bmjax.data.cases import Case, find_cases, sort_cases
 from bmjax.inference import SlidingWindow, predict_cases
 from bmjax.planning import BRATS_METS, Plan
 
@@ -194,6 +194,25 @@ def test_a_damaged_file_fails_its_case_and_no_other(
     assert message in failed.error
     assert "t2f.nii.gz" in failed.error
     assert [r.error for r in results] == [None, None]
+
+
+def test_fault_1_a_missing_modality_may_be_taken_as_zero(tmp_path):
+    lacking = write_case(tmp_path / "raw", "A-001", channels=("t1c", "t1n", "t2w"))
+    whole = write_case(tmp_path / "raw", "B-001")
+    (without, full) = predict_cases(
+        network(), [lacking, whole], PLAN, tmp_path / "out", allow_missing=True
+    )
+    assert without.error is None and full.error is None
+    assert "t2f missing, taken as zero" in without.warnings
+    assert not any("missing" in text for text in full.warnings)
+    labels = labels_of(without.path)
+    # without FLAIR this network sees the core alone
+    assert set(np.unique(labels)) == {0, 3}
+    assert set(np.unique(labels_of(full.path))) == {0, 2, 3}
+    found, problems, _ = sort_cases(
+        tmp_path / "raw", channels=CHANNELS, allow_missing=True
+    )
+    assert not problems and set(found[0].images) == {"t1c", "t1n", "t2w"}
 
 
 def test_incomplete_cases_found_before_are_recorded_as_failed(tmp_path):
