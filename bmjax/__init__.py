@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _DOORS = {
     "Experiment": "experiment",
     "load": "experiment",
-    "check": "data.cases",
+    "check": "data.check",
     "prepare": "workflow",
     "train": "workflow",
     "predict": "workflow",

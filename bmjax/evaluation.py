@@ -19,7 +19,7 @@ from bmjax.data import grids, nifti, streams
 from bmjax.data.cases import CHANNELS, Case, sort_cases, survey
 from bmjax.data.soundness import count_labels, label_fault
 from bmjax.metrics import case, statistics
-from bmjax.planning.plan import BRATS_METS, LabelScheme
+from bmjax.planning.labels import BRATS_METS, LabelScheme
 
 BothEmpty = Literal["exclude", "one"]
 SUFFIXES = (".nii.gz", ".nii")

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bmjax.planning import rules
-from bmjax.planning.plan import BRATS_METS, LabelScheme, Plan
+from bmjax.planning.labels import BRATS_METS, LabelScheme
+from bmjax.planning.plan import Plan
 from bmjax.planning.topology import BUDGETS, Preset
 
 NORMALIZATIONS = {

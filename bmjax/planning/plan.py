@@ -12,29 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from bmjax.planning import rules, topology
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelScheme:
-    """The meaning of the label values, and the regions a network predicts.
-
-    Attributes:
-      labels: name and value of each label in a label file.
-      regions: name and label values of each region; one sigmoid head each, in order.
-      paint: label value written where a region is predicted, one per region, painted
-        in order so that later regions overwrite earlier ones.
-    """
-
-    labels: tuple[tuple[str, int], ...]
-    regions: tuple[tuple[str, tuple[int, ...]], ...]
-    paint: tuple[int, ...]
-
-
-BRATS_METS = LabelScheme(
-    labels=(("NETC", 1), ("SNFH", 2), ("ET", 3)),
-    regions=(("WT", (1, 2, 3)), ("TC", (1, 3)), ("ET", (3,))),
-    paint=(2, 1, 3),
-)
+from bmjax.planning.labels import BRATS_METS, LabelScheme
 
 
 @dataclass(frozen=True, kw_only=True)
