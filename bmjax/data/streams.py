@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from zlib_ng import zlib_ng
 
+# zlib-ng's stub calls the class an instance
+GzipError: type[Exception] = zlib_ng.error  # pyright: ignore[reportAssignmentType]
 _GZIP = b"\x1f\x8b"
 _GZIP_MAX_RATIO = 1032  # deflate cannot expand more than this
 _CHUNK_BYTES = 1 << 16
@@ -34,7 +36,7 @@ def first_bytes(path: Path, num_bytes: int = 540) -> bytes:
         return packed[:num_bytes]
     try:
         return zlib_ng.decompressobj(31).decompress(packed, num_bytes)
-    except zlib_ng.error as error:
+    except GzipError as error:
         raise _damaged(path, error) from error
 
 
@@ -58,7 +60,7 @@ def read_all(path: Path, num_bytes: int) -> UInt8[np.ndarray, " n"]:
                 raise fault(path, found, "copy or export it again")
             try:
                 piece = member.decompress(packed[position : position + _CHUNK_BYTES])
-            except zlib_ng.error as error:
+            except GzipError as error:
                 raise _damaged(path, error) from error
             position = min(position + _CHUNK_BYTES, len(packed))
             count = min(len(piece), len(out) - filled)
@@ -97,5 +99,5 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _damaged(path: Path, error: zlib_ng.error) -> ValueError:
+def _damaged(path: Path, error: GzipError) -> ValueError:
     return fault(path, f"damaged gzip stream ({error})", "copy or export it again")

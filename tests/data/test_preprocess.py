@@ -11,17 +11,12 @@ from hypothesis import strategies as st
 
 from bmjax.data import nifti
 from bmjax.data.cases import Case, find_cases
+from bmjax.data.cropping import brain_region
+from bmjax.data.geometry import Geometry, labels_to_grid, to_grid, uncrop
 from bmjax.data.measure import measure_case, measure_cases
-from bmjax.data.preprocess import (
-    Geometry,
-    brain_region,
-    keep_lesions,
-    labels_to_grid,
-    normalise,
-    preprocess,
-    to_grid,
-    uncrop,
-)
+from bmjax.data.normalise import normalise
+from bmjax.data.preprocess import preprocess
+from bmjax.data.small_lesions import keep_lesions
 from bmjax.planning import BRATS_METS, Plan, make_plan, summarise
 
 PLAN = Plan(
