@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cc3d
 import numpy as np
-from jaxtyping import Bool, Float, Int8, Shaped
+from jaxtyping import Bool, Float, Float32, Int8, Shaped
 
 from bmjax.data import nifti
 from bmjax.data.cases import Case
@@ -73,27 +73,29 @@ def read_cropped(
         grids[LABELS] = (scan.array.shape, scan.affine)
         labels = _int8_labels(case.id, scan, label_values)
         num_labelled = np.count_nonzero(labels)
-    volumes = []
+    parts = []
     spacing_mm = ()
     for channel in channels:
         scan = _load(case.id, case.images[channel], orientation, warnings)
         grids[channel] = (scan.array.shape, scan.affine)
         spacing_mm = spacing_mm or scan.spacing_mm
-        volumes.append(_finite(case.id, scan))
+        parts.append(content(_finite(case.id, scan)))
+        del scan  # its content is all that is wanted of it
     # the first one is the reference
     faults = grid_faults({role: grids[role] for role in (*channels, *grids)})
     if faults:
         raise ValueError("\n".join(f"{case.id}: {fault}" for fault in faults))
-    brain, start = brain_region(case.id, volumes)
-    box = tuple(slice(s, s + n) for s, n in zip(start, brain.shape, strict=True))
+    try:
+        images, start = union(parts)
+    except ValueError as error:
+        raise ValueError(f"{case.id}: {error}") from error
+    brain = brain_region(images)
     if labels is not None:
-        labels = np.ascontiguousarray(labels[box])
+        box = (slice(s, s + n) for s, n in zip(start, brain.shape, strict=True))
+        labels = np.ascontiguousarray(labels[tuple(box)])
         outside = num_labelled - np.count_nonzero(labels)
         if outside:
             warnings.append(f"{outside} label voxels lie outside of the image content")
-    images = []
-    while volumes:  # each is freed once it is cropped
-        images.append(np.ascontiguousarray(volumes.pop(0)[box], np.float32))
     size, affine = grids[channels[0]]
     return Cropped(
         images=images,
@@ -107,28 +109,73 @@ def read_cropped(
     )
 
 
-def brain_region(
-    case: str, volumes: Sequence[Shaped[np.ndarray, "z y x"]]
-) -> tuple[Bool[np.ndarray, "u v w"], Triple]:
-    """Where any channel is non-zero, holes filled, cropped to its box; its start."""
-    content = volumes[0] != 0
-    for volume in volumes[1:]:
-        content |= volume != 0
+@dataclass(frozen=True)
+class Content:
+    """The part of a volume outside of which it is 0.
+
+    Attributes:
+      volume: the part, as float32.
+      start: its first voxel.
+    """
+
+    volume: Float32[np.ndarray, "z y x"]
+    start: Triple
+
+
+def content(volume: Shaped[np.ndarray, "z y x"]) -> Content:
+    """The smallest box that holds all that is not 0; empty where everything is."""
+    is_content = volume != 0
     edges = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero(content.any(others))
-        if not hit.size:
-            raise ValueError(
-                f"{case}: every voxel of every channel is 0; export it again"
-            )
-        edges.append((int(hit[0]), int(hit[-1]) + 1))
-    content = content[tuple(slice(*edge) for edge in edges)]
+        hit = np.flatnonzero(is_content.any(others))
+        edges.append((int(hit[0]), int(hit[-1]) + 1) if hit.size else (0, 0))
+    box = tuple(slice(*edge) for edge in edges)
+    return Content(
+        np.array(volume[box], np.float32, order="C"), triple(edge[0] for edge in edges)
+    )
+
+
+def union(parts: list[Content]) -> tuple[list[Float32[np.ndarray, "z y x"]], Triple]:
+    """Volumes of the smallest box that holds all contents, and its first voxel.
+
+    Args:
+      parts: of volumes on one grid; taken out one by one, to save memory.
+
+    Raises:
+      ValueError: there is nothing but 0.
+    """
+    full = [part for part in parts if part.volume.size]
+    if not full:
+        raise ValueError("every voxel of every channel is 0; export it again")
+    start = np.min([part.start for part in full], axis=0)
+    stop = np.max([np.add(part.start, part.volume.shape) for part in full], axis=0)
+    del full
+    volumes = []
+    while parts:
+        part = parts.pop(0)
+        volume = part.volume
+        if volume.shape != tuple(stop - start):
+            volume = np.zeros(stop - start, np.float32)
+            edges = zip(part.start - start, part.volume.shape, strict=True)
+            if part.volume.size:
+                volume[tuple(slice(a, a + n) for a, n in edges)] = part.volume
+        volumes.append(volume)
+    return volumes, triple(start.tolist())
+
+
+def brain_region(
+    volumes: Sequence[Float[np.ndarray, "z y x"]],
+) -> Bool[np.ndarray, "z y x"]:
+    """Where any channel is not 0, holes filled."""
+    is_content = volumes[0] != 0
+    for volume in volumes[1:]:
+        is_content |= volume != 0
     # a hole is a piece of background that does not reach the surrounding of the box
-    surrounding = np.pad(~content, 1, constant_values=True)
+    surrounding = np.pad(~is_content, 1, constant_values=True)
     pieces = cc3d.connected_components(surrounding, connectivity=6)
     brain = (pieces != pieces[0, 0, 0])[1:-1, 1:-1, 1:-1]
-    return np.ascontiguousarray(brain), triple(edge[0] for edge in edges)
+    return np.ascontiguousarray(brain)
 
 
 def _load(

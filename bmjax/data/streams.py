@@ -99,5 +99,5 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _damaged(path: Path, error: GzipError) -> ValueError:
+def _damaged(path: Path, error: Exception) -> ValueError:
     return fault(path, f"damaged gzip stream ({error})", "copy or export it again")
