@@ -31,10 +31,11 @@ import numpy as np
 from jaxtyping import Float32, Int8, Int32
 
 from bmjax.data.cases import Case
+from bmjax.data.geometry import Geometry
 from bmjax.data.index import index_lesions, region_locations
 from bmjax.data.layout import LABELS
 from bmjax.data.parallel import Progress, require_all, run_all
-from bmjax.data.preprocess import Geometry, preprocess
+from bmjax.data.preprocess import preprocess
 from bmjax.data.streams import write_pieces
 from bmjax.planning import Plan
 

@@ -210,6 +210,7 @@ def read_plan(
         transpose_forward=tuple(plans["transpose_forward"]),
         spacing_mm=tuple(float(s) for s in values["spacing"]),
         normalization=tuple(schemes[n] for n in values["normalization_schemes"]),
+        foreground=_foreground(plans, values),
         use_mask_for_norm=any(values["use_mask_for_norm"]),
         patch_size=tuple(values["patch_size"]),
         batch_size=values["batch_size"],
@@ -219,6 +220,20 @@ def read_plan(
         batch_dice=values["batch_dice"],
         median_size=tuple(round(n) for n in values["median_image_size_in_voxels"]),
     )
+
+
+def _foreground(
+    plans: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[tuple[float, float, float, float], ...]:
+    """What CT normalization goes by, for each channel; nothing without it."""
+    if NORMALIZATIONS["ct"] not in values["normalization_schemes"]:
+        return ()
+    known = plans["foreground_intensity_properties_per_channel"]
+    names = ("mean", "std", "percentile_00_5", "percentile_99_5")
+    mean, std, low, high = (
+        [known[k][name] for k in sorted(known, key=int)] for name in names
+    )
+    return tuple(zip(mean, std, low, high, strict=True))
 
 
 def plan_from_nnunet(

@@ -30,7 +30,9 @@ class Plan:
       orientation: turn every image to this orientation on reading; "stored" keeps it.
       transpose_forward: order of the array's axes after reading.
       spacing_mm: target spacing [mm].
-      normalization: scheme of each channel ("zscore", "none").
+      normalization: scheme of each channel, see `data.normalise`.
+      foreground: mean, spread, 0.5 and 99.5 percentile of each channel's foreground
+        voxels, which "ct" goes by; empty where nobody does.
       use_mask_for_norm: take mean and spread inside the non-zero region only.
       patch_size: training patch and prediction window [vox].
       batch_size: patches per step.
@@ -49,6 +51,7 @@ class Plan:
     transpose_forward: tuple[int, ...] = (0, 1, 2)
     spacing_mm: tuple[float, ...]
     normalization: tuple[str, ...]
+    foreground: tuple[tuple[float, float, float, float], ...] = ()
     use_mask_for_norm: bool
     patch_size: tuple[int, ...]
     batch_size: int
@@ -75,6 +78,11 @@ class Plan:
             raise ValueError(
                 f"plan: channels {self.channels} need one normalization each, "
                 f"got {self.normalization}"
+            )
+        if "ct" in self.normalization and len(self.foreground) != len(self.channels):
+            raise ValueError(
+                'plan: normalization "ct" needs the foreground of each of the channels '
+                f"{self.channels}, got {len(self.foreground)} of them"
             )
         if sorted(self.transpose_forward) != [0, 1, 2]:
             raise ValueError(
