@@ -1,15 +1,19 @@
 """How the files of a case are to be taken: which label is which, on whose grid."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
+from bmjax.data import nifti
+from bmjax.data.grids import is_one_grid
+from bmjax.data.label_values import whole_numbers
 from bmjax.data.layout import LABELS
-from bmjax.data.nifti import Scan
-from bmjax.data.regrid import is_on_grid_of, onto_grid_of
+from bmjax.data.nifti import Orientation, Scan
+from bmjax.data.regrid import onto_grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,7 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """Values that JSON can hold."""
-        values = asdict(self)
-        return values | {"label_map": [list(pair) for pair in self.label_map]}
+        return {**asdict(self), "label_map": [list(pair) for pair in self.label_map]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Reading":
@@ -50,68 +53,83 @@ class Reading:
             result[labels == old] = new
         return result
 
+    def source(self, images: Mapping[str, Path], first: str) -> Path:
+        """The file whose grid the case has."""
+        return images[self.resample_to or first]
 
-def settle(
-    case: str, scans: dict[str, Scan], reading: Reading, *, for_training: bool
-) -> list[str]:
-    """Bring the files of a case onto one grid and free them of NaN, in place.
+
+def taker(
+    case: str,
+    images: Mapping[str, Path],
+    reading: Reading,
+    *,
+    orientation: Orientation,
+    for_training: bool,
+    remarks: list[str],
+) -> Callable[[str, Scan], Scan]:
+    """A function of a role and its scan, as read, to the scan that is used.
 
     Args:
       case: its id, for messages.
-      scans: by channel, and `labels`; replaced where they are changed.
-      reading: what to change.
+      images: file of each channel.
+      reading: what is changed.
+      orientation: how the scans are turned.
       for_training: a constant image is refused; to predict on, it is only remarked.
-
-    Returns:
-      What was done, in words.
+      remarks: gets what was done, in words.
 
     Raises:
-      ValueError: an image is constant, or the channel to resample to is not there.
+      ValueError: by the function where an image or a label cannot be used; at once
+        where there is no channel to resample to.
     """
-    remarks = []
-    for role, scan in scans.items():
-        if role == LABELS or scan.array.dtype.kind != "f":
-            continue
-        if reading.zero_nonfinite:
-            is_odd = ~np.isfinite(scan.array)
-            if is_odd.any():
-                count = np.count_nonzero(is_odd)
-                filled = np.where(is_odd, np.float32(0), scan.array)
-                scans[role] = Scan(filled, scan.affine, scan.spacing_mm, scan.path)
-                remarks.append(
-                    f"{scan.path}: {count} voxels are NaN or infinite and taken for 0"
-                )
-    for role, scan in scans.items():
-        low, high = scan.array.min(), scan.array.max()
-        if role != LABELS and low == high:
-            message = f"{scan.path}: every voxel is {low:g}"
-            if for_training:
-                raise ValueError(f"{case}: {message}; export it again, or leave it out")
-            remarks.append(message)
-    return remarks + _onto_one_grid(case, scans, reading.resample_to)
+    to, grid = reading.resample_to, None
+    if to is not None:
+        if to not in images:
+            raise ValueError(
+                f"{case}: cannot resample to {to}; it has {', '.join(images)}: name "
+                "one of its channels"
+            )
+        grid = nifti.grid_of(images[to], orientation=orientation)
 
-
-def _onto_one_grid(case: str, scans: dict[str, Scan], to: str | None) -> list[str]:
-    if to is None:
-        return []
-    if to not in scans:
-        raise ValueError(
-            f"{case}: cannot resample to {to}; it has {', '.join(scans)}: name one of "
-            "its channels"
-        )
-    remarks = []
-    reference = scans[to]
-    for role, scan in scans.items():
-        if is_on_grid_of(scan, reference):
-            continue
-        scans[role], uncovered = onto_grid_of(scan, reference, is_labels=role == LABELS)
+    def take(role: str, scan: Scan) -> Scan:
+        if role == LABELS:
+            try:
+                labels = reading.map_labels(whole_numbers(scan.array, scan.path))
+            except ValueError as error:
+                raise ValueError(f"{case}: {error}") from error
+            scan = Scan(labels, scan.affine, scan.spacing_mm, scan.path)
+        else:
+            scan = _image(case, scan, reading, for_training, remarks)
+        if grid is None or is_one_grid((scan.array.shape, scan.affine), grid):
+            return scan
+        moved, covered = onto_grid(scan, grid, is_labels=role == LABELS)
         remarks.append(
             f"{scan.path}: resampled from {_size(scan)} to the grid of {to}, "
-            f"{_size(reference)}; it covers {1 - uncovered:.0%} of it"
+            f"{_size(moved)}, of which it covers {covered:.0%}"
         )
-    return remarks
+        return moved
+
+    return take
+
+
+def _image(
+    case: str, scan: Scan, reading: Reading, for_training: bool, remarks: list[str]
+) -> Scan:
+    if reading.zero_nonfinite and scan.array.dtype.kind == "f":
+        is_odd = ~np.isfinite(scan.array)
+        if is_odd.any():
+            count = np.count_nonzero(is_odd)
+            remarks.append(f"{scan.path}: {count} NaN or infinite voxels taken for 0")
+            array = np.where(is_odd, scan.array.dtype.type(0), scan.array)
+            scan = Scan(array, scan.affine, scan.spacing_mm, scan.path)
+    low, high = scan.array.min(), scan.array.max()
+    if low == high:
+        message = f"{scan.path}: every voxel is {low:g}"
+        if for_training:
+            raise ValueError(f"{case}: {message}; export it again, or leave it out")
+        remarks.append(message)
+    return scan
 
 
 def _size(scan: Scan) -> str:
     size = " x ".join(map(str, scan.array.shape))
-    return f"{size} of {' x '.join(f'{s:g}' for s in scan.spacing_mm)} mm (z y x)"
+    return f"{size} voxels of {' x '.join(f'{s:g}' for s in scan.spacing_mm)} mm"

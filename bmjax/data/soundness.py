@@ -10,6 +10,7 @@ from jaxtyping import Integer
 
 from bmjax.data import nifti
 from bmjax.data.grids import Grid, grid_faults
+from bmjax.data.label_values import whole_numbers
 from bmjax.data.layout import LABELS, Problem
 from bmjax.data.nifti import Scan
 from bmjax.data.plausibility import (
@@ -127,7 +128,7 @@ def _inspect_labels(
     label_values: Sequence[int],
     reading: Reading,
 ) -> None:
-    labels = reading.map_labels(nifti.whole_numbers(scan.array, path))
+    labels = reading.map_labels(whole_numbers(scan.array, path))
     counts = count_labels(labels)
     finding.has_labels = True
     finding.label_voxels = {k: n for k, n in counts.items() if k}
