@@ -9,13 +9,9 @@ from bmjax.data.layout import in_our_words
 from bmjax.data.nnunet_raw import channel_names, find_description, read_description
 from bmjax.data.reading import Reading
 from bmjax.planning import labels
+from bmjax.planning.channels import NORMALIZATIONS, normalization_of
 from bmjax.planning.labels import LabelScheme
-from bmjax.planning.nnunet import (
-    NORMALIZATIONS,
-    normalization_of,
-    read_channels,
-    read_scheme,
-)
+from bmjax.planning.nnunet import read_channels, read_scheme
 
 CHANNELS = ("t1c", "t1n", "t2f", "t2w")
 
