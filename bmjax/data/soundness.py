@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
@@ -167,6 +168,33 @@ def label_fault(counts: Mapping[int, int], label_values: Sequence[int]) -> str:
         f"unexpected label {found}; expected {expected}: say what it is, such as "
         f"--label-map {first}={max(label_values)}, or {first}=0 for background"
     )
+
+
+def require_regions(
+    voxels: Mapping[str, Mapping[Any, int]],
+    regions: Mapping[str, Sequence[Any]] | Sequence[tuple[str, Sequence[Any]]],
+) -> None:
+    """Refuse cases that cannot teach every region, because one occurs in none of them.
+
+    Args:
+      voxels: of each case, the number of voxels of each label (or region).
+      regions: the labels (or regions) that each region is made of.
+
+    Raises:
+      ValueError: names the regions.
+    """
+    present = {str(k) for counts in voxels.values() for k, n in counts.items() if n}
+    absent = [
+        name
+        for name, members in dict(regions).items()
+        if not present.intersection(map(str, members))
+    ]
+    if absent:
+        raise ValueError(
+            f"{', '.join(absent)} occurs in none of the {len(voxels)} cases to train "
+            "on, so that it cannot be learnt; add cases that have it, or choose labels "
+            "and regions without it"
+        )
 
 
 def _grid_text(scan: Scan) -> str:
