@@ -17,8 +17,9 @@ if current_process().name.startswith("grain-process"):
 _DOORS = {
     "Experiment": "experiment",
     "load": "experiment",
-    "check": "data.cases",
-    "prepare": "workflow",
+    "check": "data.check",
+    "plan": "preparation",
+    "prepare": "preparation",
     "train": "workflow",
     "preview": "workflow",
     "predict": "workflow",

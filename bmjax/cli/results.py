@@ -28,6 +28,9 @@ def predict(
     checkpoint: Literal["best", "last"] = "best",
     overwrite: bool = False,
     allow_missing: bool = False,
+    resample_to: str | None = None,
+    zero_nonfinite: bool = False,
+    allow_outside: bool = False,
     allow: tuple[str, ...] = (),
 ) -> int:
     """Write a label file, in the input's own geometry, for each case.
@@ -41,6 +44,10 @@ def predict(
       overwrite: replace what another network or setting left in the folder.
       allow_missing: also predict cases that lack a sequence; for networks trained with
         --augment.p-drop-channel.
+      resample_to: channel on whose grid the others are resampled where they lie on
+        another; the label file has that grid.
+      zero_nonfinite: take NaN and infinite voxels for 0 instead of refusing them.
+      allow_outside: follow links and paths that lead out of the folder of cases.
       allow: packages outside bmjax that a network of your own comes from.
     """
     if cases == ("held-out",):
@@ -54,6 +61,9 @@ def predict(
             checkpoint=checkpoint,
             overwrite=overwrite,
             allow_missing=allow_missing,
+            resample_to=resample_to,
+            zero_nonfinite=zero_nonfinite,
+            allow_outside=allow_outside,
             allow=allow,
             progress=tick,
         )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from bmjax.data.cases import Case
+from bmjax.data.cropping import read_cropped
 from bmjax.data.nifti import Orientation
 from bmjax.data.parallel import Progress, require_all, run_all
-from bmjax.data.preprocess import read_cropped
 from bmjax.planning import fingerprint
 
 MAX_SAMPLES = 100_000

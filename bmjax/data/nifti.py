@@ -12,7 +12,7 @@ from typing import Literal
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Shaped
 from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
@@ -22,11 +22,13 @@ from nibabel.orientations import (
 )
 from nibabel.spatialimages import HeaderDataError
 
-from bmjax.data.grids import max_shift_vox
+from bmjax.data.grids import Grid, max_shift_vox
+from bmjax.data.label_values import whole_numbers
 from bmjax.data.streams import fault, first_bytes, read_all, write_pieces
 
 Orientation = Literal["RAS", "stored"]
 MAX_VOXELS = 2**30
+MAX_COSINE = 1e-3  # of the angle between two axes; headers round to about 1e-6
 _KINDS = "iuf"
 
 
@@ -112,7 +114,7 @@ def load(
         raise fault(path, f"holds {values.dtype} values", "read it with read_labels")
     with np.errstate(over="ignore"):  # becomes infinite, which every reader refuses
         array = np.ascontiguousarray(turned, dtype=dtype)
-    return Scan(array, affine, _spacing_mm(affine), path)
+    return Scan(array, affine, spacing_of(affine), path)
 
 
 def read_labels(path: str | Path, *, orientation: Orientation = "RAS") -> Scan:
@@ -128,32 +130,20 @@ def read_labels(path: str | Path, *, orientation: Orientation = "RAS") -> Scan:
     return Scan(labels, scan.affine, scan.spacing_mm, scan.path)
 
 
-def whole_numbers(
-    values: Shaped[np.ndarray, "*s"], path: str | Path
-) -> Integer[np.ndarray, "*s"]:
-    """Label values as int16, or int32 where they do not fit."""
-    if values.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            rounded = np.rint(values)
-            is_odd = ~(np.abs(values - rounded) <= 1e-3)
-        if is_odd.any():
-            some = ", ".join(f"{value:g}" for value in np.unique(values[is_odd])[:5])
-            raise fault(
-                path,
-                f"{np.count_nonzero(is_odd)} label values are no integers ({some})",
-                "store the label map with nearest-neighbour values",
-            )
-        values = rounded
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    if low < -(2**31) or high >= 2**31:
-        raise fault(path, f"label values {low} to {high}", "use labels below 2**31")
-    return values.astype(np.int16 if -(2**15) <= low and high < 2**15 else np.int32)
-
-
 def read_header(path: str | Path) -> Header:
     """Read what a file says about its volume; of the voxels nothing is read."""
     path = Path(path)
     return _describe(path, _parse(path, first_bytes(path)))
+
+
+def grid_of(path: str | Path, *, orientation: Orientation = "RAS") -> Grid:
+    """Where the voxels of a file will lie once it is read."""
+    header = read_header(path)
+    turn, affine = _turn(header, orientation)
+    size = [0, 0, 0]
+    for stored, axis in enumerate(turn[:, 0]):
+        size[int(axis)] = header.size[::-1][stored]
+    return tuple(size[::-1]), affine
 
 
 def write(
@@ -179,7 +169,7 @@ def write(
     fields.set_sform(affine, code=sform_code)
     fields.set_qform(affine, code=qform_code)
     if qform_code == 0:
-        fields["pixdim"][1:4] = _spacing_mm(affine)[::-1]
+        fields["pixdim"][1:4] = spacing_of(affine)[::-1]
     fields.set_xyzt_units("mm", "sec")
     _write(Path(path), array, fields)
 
@@ -302,8 +292,11 @@ def _voxels(path: Path, fields: nib.Nifti1Header) -> Shaped[np.ndarray, "z y x"]
     inter = inter if np.isfinite(inter) else 0.0
     if (slope, inter) == (1.0, 0.0):
         return values
+    scaled = np.empty(size, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        return (values.astype(np.float64) * slope + inter).astype(np.float32)
+        for part, out in zip(values, scaled, strict=True):  # doubles of a slice only
+            out[...] = part.astype(np.float64) * slope + inter
+    return scaled
 
 
 def _write(
@@ -340,7 +333,7 @@ def _describe(path: Path, fields: nib.Nifti1Header) -> Header:
         path=path,
         size=_size(fields),
         affine=affine,
-        spacing_mm=_spacing_mm(affine),
+        spacing_mm=spacing_of(affine),
         sform_code=int(fields["sform_code"]),
         qform_code=int(fields["qform_code"]),
         dtype=fields.get_data_dtype(),
@@ -370,14 +363,27 @@ def _affine(
     scale = np.linalg.norm(affine[:3, :3], axis=0)
     is_sound = bool(np.isfinite(affine).all() and (scale > 0).all())
     if not is_sound or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-4:
-        rows = np.array2string(affine[:3], precision=4).replace("\n", "")
-        raise fault(path, f"singular affine {rows}", "correct the header")
+        raise fault(path, f"singular affine {_rows(affine)}", "correct the header")
     if qform is not None and max_shift_vox(affine, qform, _size(fields)) > 0.1:
-        remarks += ("sform and qform differ; the sform is used",)
+        remarks += (
+            f"sform {_rows(affine)} and qform {_rows(qform)} differ; the sform is used",
+        )
+    axes = affine[:3, :3] / scale
+    cosine = np.abs(axes.T @ axes - np.eye(3)).max()
+    if cosine > MAX_COSINE:
+        angle_deg = np.degrees(np.arccos(min(cosine, 1.0)))
+        remarks += (
+            f"sheared: two of its axes meet at {angle_deg:.4g} degrees; its voxels are "
+            "taken as rectangular",
+        )
     return affine, remarks
 
 
-def _spacing_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+def _rows(affine: Float[np.ndarray, "4 4"]) -> str:
+    return np.array2string(affine[:3], precision=4).replace("\n", "")
+
+
+def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
     """Voxel size along z, y, x, freed of the header's float32 noise."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
     return round(float(z), 6), round(float(y), 6), round(float(x), 6)

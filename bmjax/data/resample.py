@@ -1,34 +1,42 @@
-"""Resamples volumes by one matrix for each axis: exactly what a spline zoom does.
+"""Resamples volumes by one banded matrix for each axis: just what a spline zoom does.
 
 Interpolation on a regular grid is separable and linear, the spline's prefilter
-included, so each axis is one matrix product, which BLAS does many times faster than a
-loop over voxels. The matrices are those of scipy's zoom with mode "nearest" on cell
-borders (`grid_mode`), which skimage and nnU-Net use.
+included, so each axis is one matrix product. The inverse of the prefilter decays by
+0.27 a voxel: weights far from a row's centre are below the rounding of float32 and are
+left out, and what remains is done in blocks of rows, each a dense product with the part
+of the input that it reaches. The matrices are those of scipy's zoom with mode "nearest"
+on cell borders (`grid_mode`), which skimage and nnU-Net use.
+
+`resample` takes arrays of numpy, and arrays of JAX on their device, also under `jit`.
+It is here and not in `ops` because the processes that prepare cases never load JAX.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Integer
 from scipy import ndimage
 
 Kind = Literal["cubic", "linear"]
-_ORDER = {"linear": 1, "cubic": 3}
 _ANISOTROPY = 3  # nnU-Net: above it, slices are resampled one by one
+_NEGLIGIBLE = 2.0**-27  # an eighth of float32's rounding, of weights that sum to one
+_BLOCK_ROWS = 64
+_PAD = 12  # scipy's own, for mode "nearest"
 
 
 def resample(
-    volume: Float[np.ndarray, "z y x"],
+    volume: Float[Any, "z y x"],
     size: tuple[int, int, int],
     *,
     kind: Kind,
     apart: int | None = None,
-) -> Float[np.ndarray, "u v w"]:
+) -> Float[Any, "u v w"]:
     """A volume on a grid of another size that covers the same space.
 
     Args:
-      volume: float32 or float64.
+      volume: float32 or float64, of numpy or of JAX.
       size: of the result [vox].
       kind: cubic B-spline, clipped to the range of the input, or linear.
       apart: axis along which slices are resampled on their own, and then repeated or
@@ -36,21 +44,25 @@ def resample(
     """
     if volume.shape == size:
         return volume
-    within = (
-        tuple(axis for axis in range(3) if axis != apart) if apart is not None else None
-    )
-    low, high = volume.min(within, keepdims=True), volume.max(within, keepdims=True)
+    xp = volume.__array_namespace__()
+    within = tuple(axis for axis in range(3) if axis != apart)
+    low = volume.min(axis=within, keepdims=True)
+    high = volume.max(axis=within, keepdims=True)
     result = volume
     for axis, num_out in enumerate(size):
         num_in = volume.shape[axis]
         if axis == apart or num_in == num_out:
-            result = np.ascontiguousarray(np.moveaxis(result, 0, 2))
+            result = xp.moveaxis(result, 0, 2)
         else:
-            result = _product(matrix(num_in, num_out, kind), result)
-    if kind == "cubic":
-        np.clip(result, low, high, out=result)
+            result = _product(blocks(num_in, num_out, kind), result)
+    if kind == "cubic" and isinstance(result, np.ndarray):
+        if not np.may_share_memory(result, volume):
+            np.clip(result, low, high, out=result)
+    elif kind == "cubic":
+        result = xp.clip(result, low, high)
     if apart is not None:
-        result = np.take(result, nearest(volume.shape[apart], size[apart]), axis=apart)
+        index = nearest(volume.shape[apart], size[apart])
+        result = xp.take(result, index, axis=apart)
     return result
 
 
@@ -76,7 +88,8 @@ def resample_labels(
             weights = _weights(labels.shape[axis], size[axis], axis == apart)
             rows = np.flatnonzero(weights[:, box[axis]].any(1))
             reach = slice(rows.min(initial=size[axis]), rows.max(initial=-1) + 1)
-            is_label = _product(weights[reach, box[axis]], is_label)
+            part = weights[reach, box[axis]]
+            is_label = _product((Block(0, 0, part),), is_label)
             target.append(reach)
         result[tuple(target)][is_label >= 0.5] = value
     return result
@@ -111,44 +124,92 @@ def new_size(
 
 def nearest(num_in: int, num_out: int) -> Integer[np.ndarray, " n"]:
     """Index of the input voxel that each output voxel's centre lies in."""
-    centres = (np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5
-    return np.clip(np.floor(centres + 0.5).astype(int), 0, num_in - 1)
+    return np.clip(np.floor(_centres(num_in, num_out) + 0.5).astype(int), 0, num_in - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows of a banded matrix, with the columns in which they are not zero.
+
+    Attributes:
+      row: the first one.
+      column: the first one.
+      weights: the dense part.
+    """
+
+    row: int
+    column: int
+    weights: Float[np.ndarray, "o i"]
 
 
 @lru_cache(maxsize=64)
+def blocks(num_in: int, num_out: int, kind: Kind) -> tuple[Block, ...]:
+    """The matrix of a zoom along one axis, without what is zero to float32."""
+    weights = matrix(num_in, num_out, kind)
+    found = []
+    for row in range(0, num_out, _BLOCK_ROWS):
+        part = weights[row : row + _BLOCK_ROWS]
+        reached = np.flatnonzero((np.abs(part) > _NEGLIGIBLE).any(0))
+        first, last = reached[0], reached[-1] + 1
+        dense = np.ascontiguousarray(part[:, first:last], np.float32)
+        dense.flags.writeable = False
+        found.append(Block(row, int(first), dense))
+    return tuple(found)
+
+
 def matrix(num_in: int, num_out: int, kind: Kind) -> Float[np.ndarray, "o i"]:
     """What a zoom along one axis does, as a matrix."""
-    columns = np.empty((num_in, num_out))
-    unit = np.zeros(num_in)
-    for i in range(num_in):
-        unit[i] = 1
-        ndimage.zoom(
-            unit,
-            num_out / num_in,
-            output=columns[i],
-            order=_ORDER[kind],
-            mode="nearest",
-            grid_mode=True,
-        )
-        unit[i] = 0
-    result = np.ascontiguousarray(columns.T, np.float32)
-    result.flags.writeable = False
-    return result
+    centres = _centres(num_in, num_out)
+    if kind == "linear":
+        distance = np.abs(centres.clip(0, num_in - 1)[:, None] - np.arange(num_in))
+        return np.maximum(1 - distance, 0)
+    # coefficients of each unit impulse, its border voxels repeated
+    padded = np.pad(np.eye(num_in), ((_PAD, _PAD), (0, 0)), mode="edge")
+    coefficients = ndimage.spline_filter1d(padded, 3, axis=0, mode="nearest")
+    places = np.arange(-_PAD, num_in + _PAD)
+    distance = np.abs(centres[:, None] - places)
+    inner = 2 / 3 - distance**2 * (1 - distance / 2)
+    spline = np.where(distance < 1, inner, np.maximum(2 - distance, 0) ** 3 / 6)
+    return spline @ coefficients
+
+
+def _centres(num_in: int, num_out: int) -> Float[np.ndarray, " n"]:
+    """Where the centres of the new voxels lie between the old ones."""
+    return (np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5
 
 
 def _weights(num_in: int, num_out: int, is_apart: bool) -> Float[np.ndarray, "o i"]:
     if is_apart:
         return np.eye(num_in, dtype=np.float32)[nearest(num_in, num_out)]
-    return matrix(num_in, num_out, "linear")
+    return matrix(num_in, num_out, "linear").astype(np.float32)
 
 
 def _product(
-    weights: Float[np.ndarray, "o z"], volume: Float[np.ndarray, "z y x"]
-) -> Float[np.ndarray, "y x o"]:
+    rows: tuple[Block, ...], volume: Float[Any, "z y x"]
+) -> Float[Any, "y x o"]:
     """Apply a matrix along the first axis, which becomes the last.
 
-    Three of these bring the axes back into order, each as one large product without a
+    Three of these bring the axes back into order, each as few large products without a
     copy; many small ones would wait for BLAS's threads more than they compute.
     """
     z, y, x = volume.shape
-    return (volume.reshape(z, y * x).T @ weights.T).reshape(y, x, len(weights))
+    flat = volume.reshape(z, y * x).T
+    num_out = rows[-1].row + len(rows[-1].weights)
+    if isinstance(flat, np.ndarray):
+        result = np.empty((y * x, num_out), flat.dtype)
+        for block in rows:
+            num_rows, num_columns = block.weights.shape
+            part = flat[:, block.column : block.column + num_columns]
+            out = result[:, block.row : block.row + num_rows]
+            np.matmul(part, block.weights.T, out=out)
+        return result.reshape(y, x, num_out)
+    xp = flat.__array_namespace__()
+    parts = [
+        xp.matmul(
+            flat[:, block.column : block.column + block.weights.shape[1]],
+            block.weights.T,
+            precision="highest",  # not the ten bits of a GPU's TF32
+        )
+        for block in rows
+    ]
+    return xp.concat(parts, axis=1).reshape(y, x, num_out)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from bmjax.data import nifti
-from bmjax.data.preprocess import Geometry, to_grid, uncrop
+from bmjax.data.geometry import Geometry, to_grid, uncrop
 from bmjax.planning.plan import Plan
 
 

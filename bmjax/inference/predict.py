@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from bmjax.data.cases import Case
-from bmjax.data.preprocess import Geometry, Prepared, preprocess
+from bmjax.data.geometry import Geometry
+from bmjax.data.preprocess import Prepared, preprocess
 from bmjax.inference.export import export_case
 from bmjax.inference.record import CaseResult, Record, model_digest, path_of
 from bmjax.inference.sliding import Forward, SlidingWindow, sliding_logits

@@ -1,5 +1,9 @@
 """Tests of bmjax.data.resample: exactly what scipy's zoom does, only faster."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from bmjax.data.resample import (
+    blocks,
     matrix,
     nearest,
     new_size,
@@ -51,7 +56,61 @@ def test_a_real_head_equals_scipys_zoom(real_cases):
 def test_rows_of_a_matrix_sum_to_one(before, after):
     for kind in ("cubic", "linear"):
         rows = matrix(before, after, kind).sum(1)
-        np.testing.assert_allclose(rows, 1, atol=1e-5)
+        np.testing.assert_allclose(rows, 1, atol=1e-12)
+
+
+@given(before=st.integers(1, 150), after=st.integers(1, 150))
+@settings(max_examples=40, deadline=None)
+def test_a_matrix_is_scipys_zoom_of_each_unit_impulse(before, after):
+    for kind, order in (("cubic", 3), ("linear", 1)):
+        columns = [
+            ndimage.zoom(
+                unit, after / before, order=order, mode="nearest", grid_mode=True
+            )
+            for unit in np.eye(before)
+        ]
+        want = np.stack(columns, axis=1)
+        np.testing.assert_allclose(matrix(before, after, kind), want, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["cubic", "linear"])
+@pytest.mark.parametrize(("before", "after"), [(240, 480), (300, 200), (90, 90)])
+def test_a_band_leaves_out_only_what_rounding_would_lose(before, after, kind):
+    whole = np.zeros((after, before))
+    for block in blocks(before, after, kind):
+        rows, columns = block.weights.shape
+        here = slice(block.row, block.row + rows)
+        whole[here, block.column : block.column + columns] = block.weights
+        assert columns <= rows * before / after + 40
+    lost = np.abs(whole - matrix(before, after, kind)).sum(1)
+    assert lost.max() < 1e-6
+
+
+@pytest.mark.parametrize("apart", [None, 0, 2])
+@pytest.mark.parametrize("kind", ["cubic", "linear"])
+def test_a_device_resamples_as_the_host_does(rng, kind, apart):
+    volume = rng.normal(size=(20, 71, 9)).astype(np.float32)
+    size = (31, 150, 7)
+    want = resample(volume, size, kind=kind, apart=apart)
+    on_device = jax.jit(partial(resample, size=size, kind=kind, apart=apart))
+    got = on_device(jnp.asarray(volume))
+    assert isinstance(got, jax.Array) and got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_the_products_lower_for_cuda_in_full_precision():
+    volume = jax.ShapeDtypeStruct((20, 30, 40), jnp.float32)
+    traced = jax.jit(partial(resample, size=(25, 60, 40), kind="cubic")).trace(volume)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products and all("HIGHEST" in line for line in products)
+
+
+def test_the_input_is_never_written_to(rng):
+    volume = rng.normal(size=(7, 12, 13)).astype(np.float32)
+    volume.flags.writeable = False
+    for size in ((7, 12, 20), (14, 12, 13)):
+        assert resample(volume, size, kind="cubic", apart=0).shape == size
 
 
 def test_the_same_size_is_the_same_array():

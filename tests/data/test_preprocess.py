@@ -11,17 +11,12 @@ from hypothesis import strategies as st
 
 from bmjax.data import nifti
 from bmjax.data.cases import Case, find_cases
+from bmjax.data.cropping import brain_region, content, union
+from bmjax.data.geometry import Geometry, labels_to_grid, to_grid, uncrop
 from bmjax.data.measure import measure_case, measure_cases
-from bmjax.data.preprocess import (
-    Geometry,
-    brain_region,
-    keep_lesions,
-    labels_to_grid,
-    normalise,
-    preprocess,
-    to_grid,
-    uncrop,
-)
+from bmjax.data.normalise import normalise
+from bmjax.data.preprocess import preprocess
+from bmjax.data.small_lesions import keep_lesions
 from bmjax.planning import BRATS_METS, Plan, make_plan, summarise
 
 PLAN = Plan(
@@ -153,7 +148,7 @@ def test_fault_14_a_constant_channel_does_not_divide_by_zero():
     channel = np.full((3, 3, 3), 7, np.float32)
     assert (normalise(channel, scheme="zscore", brain=None) == 0).all()
     assert normalise(channel, scheme="none", brain=None) is channel
-    with pytest.raises(ValueError, match="'minmax' is unknown; use 'zscore'"):
+    with pytest.raises(ValueError, match="'minmax' is unknown; use one of .'zscore'"):
         normalise(channel, scheme="minmax", brain=None)
 
 
@@ -169,11 +164,16 @@ def test_the_brain_is_the_union_of_channels_with_holes_filled():
     first[4, 4, 4] = 0  # closed hole
     first[2:5, 5, 5] = 0  # a shaft, open to the outside
     second[7, 7, 7] = 1
-    brain, start = brain_region("c", [first, second])
+    empty = np.zeros((9, 9, 9), np.int16)
+    volumes, start = union([content(v) for v in (first, second, empty)])
+    brain = brain_region(volumes)
     assert start == (2, 2, 2) and brain.shape == (6, 6, 6)
     assert brain[2, 2, 2] and not brain[0, 3, 3] and brain[5, 5, 5]
-    with pytest.raises(ValueError, match="c: every voxel of every channel is 0"):
-        brain_region("c", [np.zeros((2, 2, 2), np.float32)])
+    for volume, whole in zip(volumes, (first, second, empty), strict=True):
+        np.testing.assert_array_equal(volume, whole[2:8, 2:8, 2:8])
+        assert volume.dtype == np.float32
+    with pytest.raises(ValueError, match="every voxel of every channel is 0"):
+        union([content(empty)])
 
 
 def test_a_coarser_grid_and_back_keeps_the_geometry(tmp_path):
