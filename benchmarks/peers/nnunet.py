@@ -94,9 +94,9 @@ def _export(files: Files, scratch: Path) -> Work:
     _, facts = SimpleITKIO().read_images([str(source)])
     facts |= {
         "shape_before_cropping": way["size"],
-        "bbox_used_for_cropping": list(
-            zip(way["crop_start"], way["crop_stop"], strict=True)
-        ),
+        "bbox_used_for_cropping": [
+            [*edge] for edge in zip(way["crop_start"], way["crop_stop"], strict=True)
+        ],
         "shape_after_cropping_and_before_resampling": way["size_after_crop"],
     }
     logits = files.logits(tuple(way["size_after_resampling"]))
