@@ -11,8 +11,9 @@ __version__ = "0.1.0"
 _DOORS = {
     "Experiment": "experiment",
     "load": "experiment",
-    "check": "data.cases",
-    "prepare": "workflow",
+    "check": "data.check",
+    "plan": "preparation",
+    "prepare": "preparation",
     "train": "workflow",
     "predict": "workflow",
     "evaluate": "evaluation",

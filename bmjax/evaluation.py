@@ -17,9 +17,11 @@ from typing import Any, Literal
 
 from bmjax.data import grids, nifti, streams
 from bmjax.data.cases import CHANNELS, Case, sort_cases, survey
+from bmjax.data.reading import Reading
+from bmjax.data.regrid import onto_grid
 from bmjax.data.soundness import count_labels, label_fault
 from bmjax.metrics import case, statistics
-from bmjax.planning.plan import BRATS_METS, LabelScheme
+from bmjax.planning.labels import BRATS_METS, LabelScheme
 
 BothEmpty = Literal["exclude", "one"]
 SUFFIXES = (".nii.gz", ".nii")
@@ -74,6 +76,7 @@ class _Expected:
     labels: Path
     columns: dict[str, str] = field(default_factory=dict)
     images: dict[str, Path] = field(default_factory=dict)
+    reading: Reading = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +194,7 @@ def _compare(
             "predict this case, or name the cases to evaluate"
         )
     prediction = nifti.read_labels(path)
-    reference = nifti.read_labels(item.labels)
+    reference = _as_taken(nifti.read_labels(item.labels), item.reading, prediction)
     _require_same_grid(item.case, prediction, reference)
     regions = _regions(scheme)
     for scan in (prediction, reference):
@@ -225,6 +228,17 @@ def _compare(
         "images": {c: str(image.resolve()) for c, image in item.images.items()},
     }
     return _Compared(row=row, lesions=lesion_rows, files=files)
+
+
+def _as_taken(
+    reference: nifti.Scan, reading: Reading, prediction: nifti.Scan
+) -> nifti.Scan:
+    """Reference labels as the case's reading takes them."""
+    reference = replace(reference, array=reading.map_labels(reference.array))
+    if reading.resample_to is None:
+        return reference
+    grid = (prediction.array.shape, prediction.affine)
+    return onto_grid(reference, grid, is_labels=True)[0]
 
 
 def _require_same_grid(
@@ -310,7 +324,7 @@ def _expected_cases(
 def _expected(item: Case) -> _Expected:
     assert item.labels is not None
     columns = {"patient": item.patient, "visit": item.visit, **item.columns}
-    return _Expected(item.id, item.labels, columns, dict(item.images))
+    return _Expected(item.id, item.labels, columns, dict(item.images), item.reading)
 
 
 def _asked_for(predictions: Path) -> list[str] | None:

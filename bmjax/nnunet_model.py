@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bmjax import models
-from bmjax.data.layout import LABELS, roles
+from bmjax.data.layout import in_our_words
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan
 from bmjax.planning.nnunet import (
@@ -50,7 +50,7 @@ def names_in(
         return None
     try:
         regions = tuple(name for name, _ in read_scheme(dataset).regions)
-        channels = _in_our_words(read_channels(dataset))
+        channels = in_our_words(read_channels(dataset))
     except _FAULTS as error:
         raise ValueError(f"its dataset_json is not nnU-Net's: {error!r}") from error
     return channels, regions if _has_regions(dataset) else (_BACKGROUND, *regions)
@@ -106,7 +106,7 @@ def read_model(metadata: Mapping[str, Any]) -> tuple[Experiment, Plan]:
         else models.ResEncUNet(**shape, num_blocks=network.encoder_blocks)
     )
     plan = Plan.from_dict(
-        plan.to_dict() | {"channels": list(_in_our_words(plan.channels))}
+        plan.to_dict() | {"channels": list(in_our_words(plan.channels))}
     )
     return Experiment(model=model).resolve(plan), plan
 
@@ -237,10 +237,3 @@ def _has_regions(dataset: Mapping[str, Any]) -> bool:
     """Whether nnU-Net predicts regions, each by a sigmoid, or labels by a softmax."""
     values = dataset["labels"].values()
     return any(isinstance(v, list | tuple) and len(v) > 1 for v in values)
-
-
-def _in_our_words(channels: tuple[str, ...]) -> tuple[str, ...]:
-    known = {word: role for word, role in roles(()).items() if role != LABELS}
-    words = ["".join(x for x in c.casefold() if x.isalnum()) for c in channels]
-    ours = tuple(known.get(w, c) for w, c in zip(words, channels, strict=True))
-    return ours if len(set(ours)) == len(ours) else channels

@@ -1,4 +1,4 @@
-"""The doors `prepare`, `train` and `predict`: where the rooms are wired together."""
+"""The doors `train` and `predict`: where the rooms are wired together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from jax.tree_util import Partial
 from rich.console import Console
 
 from bmjax import models
-from bmjax.data.cases import Case, find_cases, sort_cases
-from bmjax.data.measure import measure_cases
+from bmjax.data.cases import Case, sort_cases
+from bmjax.data.reading import Reading
+from bmjax.data.soundness import require_regions
 from bmjax.data.splits import Split, split_cases
-from bmjax.data.store import Store, prepare_store
+from bmjax.data.store import Store
 from bmjax.evaluation import Evaluation, evaluate
 from bmjax.experiment import Experiment
 from bmjax.inference import CaseResult, predict_cases
-from bmjax.planning import Plan, make_plan, summarise
 from bmjax.runs import opened, read_run
 from bmjax.sharding import Parallel
 from bmjax.surgery.graft import GraftReport
@@ -45,55 +45,6 @@ class Trained:
     is_finished: bool
     validation: Evaluation | None = None
     grafted: GraftReport | None = None
-
-
-def prepare(
-    raw: str | Path,
-    store: str | Path,
-    *,
-    channels: tuple[str, ...] = ("t1c", "t1n", "t2f", "t2w"),
-    plan: Plan | None = None,
-    spacing_mm: tuple[float, ...] | None = None,
-    patch_size: tuple[int, ...] | None = None,
-    batch_size: int | None = None,
-    num_workers: int | None = None,
-    progress: Tick | None = None,
-) -> Plan:
-    """Turn raw cases into a store: fingerprint, plan, preprocessed arrays.
-
-    Args:
-      raw: folder of cases, or a CSV manifest.
-      store: folder to make; a store that was interrupted is completed.
-      channels: the input channels, in order.
-      plan: take this plan, such as another data set's, instead of making one.
-      spacing_mm: target spacing instead of the plan's own, z y x [mm].
-      patch_size: patch instead of the plan's own [vox].
-      batch_size: batch size instead of the plan's own.
-      num_workers: cases prepared at the same time; None takes all cores.
-      progress: called with cases done, cases in all, and what was done.
-    """
-    cases = find_cases(Path(raw), channels=channels, need_labels=True)
-    fingerprint = None
-    if plan is None:
-        facts = measure_cases(
-            cases, channels=channels, num_workers=num_workers, progress=progress
-        )
-        fingerprint = summarise(facts)
-        plan = make_plan(
-            fingerprint,
-            spacing_mm=spacing_mm,
-            patch_size=patch_size,
-            batch_size=batch_size,
-        )
-    prepare_store(
-        cases,
-        plan,
-        Path(store),
-        fingerprint=fingerprint,
-        num_workers=num_workers,
-        progress=progress,
-    )
-    return plan
 
 
 def train(
@@ -146,12 +97,20 @@ def train(
 
 
 def _split(experiment: Experiment, store: Store) -> Split:
-    return split_cases(
+    parts = split_cases(
         store.patients,
         num_folds=experiment.data.num_folds,
         fold=experiment.data.fold,
         held_out=experiment.data.held_out,
     )
+    require_regions(
+        {
+            case: {region: len(v) for region, v in store.case(case).voxels.items()}
+            for case in parts.train
+        },
+        {region: (region,) for region, _ in store.plan.regions},
+    )
+    return parts
 
 
 def _validate_whole(
@@ -177,6 +136,9 @@ def predict(
     cases: Sequence[str] | None = None,
     checkpoint: str = "best",
     overwrite: bool = False,
+    resample_to: str | None = None,
+    zero_nonfinite: bool = False,
+    allow_outside: bool = False,
     allow: tuple[str, ...] = (),
     progress: Tick | None = None,
 ) -> list[CaseResult]:
@@ -189,6 +151,10 @@ def predict(
       cases: ids of the cases wanted; None for all.
       checkpoint: `best` or `last`.
       overwrite: replace what another network or setting left in the folder.
+      resample_to: channel on whose grid the others are resampled where they lie on
+        another; the label file has that grid.
+      zero_nonfinite: take NaN and infinite voxels for 0 instead of refusing them.
+      allow_outside: follow links and paths that lead out of the folder of cases.
       allow: packages outside bmjax that a network of your own comes from.
       progress: called with cases done, cases in all, and the case at hand.
 
@@ -200,7 +166,11 @@ def predict(
     unusable: dict[str, str] = {}
     if isinstance(images, str | Path):
         images, problems, _ = sort_cases(
-            Path(images), channels=found.plan.channels, ids=cases
+            Path(images),
+            channels=found.plan.channels,
+            ids=cases,
+            reading=Reading(resample_to=resample_to, zero_nonfinite=zero_nonfinite),
+            allow_outside=allow_outside,
         )
         for problem in problems:
             before = unusable.get(problem.case)

@@ -13,7 +13,7 @@ import pytest
 from bmjax.data import nifti
 from bmjax.data.cases import Case
 from bmjax.evaluation import evaluate
-from bmjax.planning.plan import LabelScheme
+from bmjax.planning.labels import LabelScheme
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])

@@ -14,7 +14,8 @@ from bmjax.sharding import split_cpu
 __all__ = ["FAILED", "OK", "USAGE", "VERBS", "main"]
 
 VERBS: dict[str, Callable[..., int]] = {
-    **{"demo": whole.demo, "check": data.check, "prepare": data.prepare},
+    **{"demo": whole.demo, "check": data.check, "plan": data.plan},
+    **{"prepare": data.prepare},
     **{"train": training.train_from(None), "predict": results.predict},
     **{"evaluate": results.evaluate, "graft": training.graft},
     **{"report": results.report, "bench": whole.bench},

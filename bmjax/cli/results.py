@@ -27,6 +27,9 @@ def predict(
     cases: tuple[str, ...] = (),
     checkpoint: Literal["best", "last"] = "best",
     overwrite: bool = False,
+    resample_to: str | None = None,
+    zero_nonfinite: bool = False,
+    allow_outside: bool = False,
     allow: tuple[str, ...] = (),
 ) -> int:
     """Write a label file, in the input's own geometry, for each case.
@@ -38,6 +41,10 @@ def predict(
       cases: ids of the cases wanted, or `held-out` for those of the run; all if none.
       checkpoint: which one of the run.
       overwrite: replace what another network or setting left in the folder.
+      resample_to: channel on whose grid the others are resampled where they lie on
+        another; the label file has that grid.
+      zero_nonfinite: take NaN and infinite voxels for 0 instead of refusing them.
+      allow_outside: follow links and paths that lead out of the folder of cases.
       allow: packages outside bmjax that a network of your own comes from.
     """
     if cases == ("held-out",):
@@ -50,6 +57,9 @@ def predict(
             cases=cases or None,
             checkpoint=checkpoint,
             overwrite=overwrite,
+            resample_to=resample_to,
+            zero_nonfinite=zero_nonfinite,
+            allow_outside=allow_outside,
             allow=allow,
             progress=tick,
         )

@@ -1,19 +1,29 @@
-"""Finds the cases of a data set, and names every fault of every case at once."""
+"""Finds the cases of a data set, whatever its layout."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from bmjax.data.layout import LABELS, Found, Problem, Survey, survey_folder
+from bmjax.data.description import CHANNELS, describe
+from bmjax.data.layout import (
+    LABELS,
+    Found,
+    Problem,
+    Survey,
+    release_label_map,
+    survey_folder,
+)
 from bmjax.data.manifest import survey_manifest
-from bmjax.data.parallel import Progress, run_all
-from bmjax.data.soundness import Finding, inspect_files
+from bmjax.data.nnunet_raw import (
+    channel_names,
+    find_description,
+    has_numbered_files,
+    read_description,
+    survey_nnunet,
+)
+from bmjax.data.reading import Reading
 
-CHANNELS = ("t1c", "t1n", "t2f", "t2w")
-LABEL_VALUES = (1, 2, 3)
+__all__ = ["CHANNELS", "Case", "find_cases", "sort_cases", "survey"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +37,7 @@ class Case:
       images: channel -> file, in the order asked for.
       labels: expert label map, if there is one.
       columns: free facts from a manifest, such as primary tumour or scanner.
+      reading: what is changed about the files while they are read.
     """
 
     id: str
@@ -35,114 +46,93 @@ class Case:
     images: Mapping[str, Path]
     labels: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What `check` found, sorted by case.
-
-    Attributes:
-      root: the data set.
-      cases: those that are complete, whether or not their files are sound.
-      problems: what must be repaired.
-      warnings: what should be known.
-      grids: number of cases on each grid.
-      label_voxels: number of voxels of each label value, over all cases.
-      num_files: files read to their end.
-    """
-
-    root: Path
-    cases: tuple[Case, ...]
-    problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
-    grids: Mapping[str, int]
-    label_voxels: Mapping[int, int]
-    num_files: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no problem."""
-        return not self.problems
-
-    def to_dict(self) -> dict[str, Any]:
-        """Values that JSON can hold."""
-        listed = {"problems": self.problems, "warnings": self.warnings}
-        return {
-            "root": str(self.root),
-            "ok": self.ok,
-            "cases": [case.id for case in self.cases],
-            "num_files": self.num_files,
-            "grids": dict(self.grids),
-            "label_voxels": {str(k): n for k, n in self.label_voxels.items()},
-        } | {
-            name: [
-                {
-                    "case": entry.case,
-                    "file": None if entry.file is None else str(entry.file),
-                    "message": entry.message,
-                }
-                for entry in entries
-            ]
-            for name, entries in listed.items()
-        }
-
-    def __str__(self) -> str:
-        patients = len({case.patient for case in self.cases})
-        labelled = sum(case.labels is not None for case in self.cases)
-        lines = [
-            f"{self.root}: {len(self.cases)} complete cases of {patients} patients, "
-            f"{labelled} with labels, {self.num_files} files read to their end"
-        ]
-        lines += [f"  {count} x {grid}" for grid, count in self.grids.items()]
-        if self.label_voxels:
-            counts = ", ".join(f"{k}: {n}" for k, n in self.label_voxels.items())
-            lines.append(f"  voxels by label: {counts}")
-        for name, entries in (("warning", self.warnings), ("problem", self.problems)):
-            if entries:
-                plural = "s" * (len(entries) > 1)
-                cases = len({entry.case for entry in entries})
-                lines.append(f"{len(entries)} {name}{plural} in {cases} of the cases:")
-                lines += [f"  {entry}" for entry in entries]
-        lines.append(
-            "no problem found" if self.ok else "repair these, then check again"
-        )
-        return "\n".join(lines)
+    reading: Reading = Reading()
 
 
 def survey(
-    root: str | Path, *, channels: Sequence[str] = CHANNELS, allow_outside: bool = False
+    root: str | Path,
+    *,
+    channels: Sequence[str] | None = None,
+    label_name: str = "",
+    allow_outside: bool = False,
 ) -> Survey:
-    """The files of a manifest (.csv, .tsv) or of a folder, with or without one."""
+    """The files of a manifest (.csv, .tsv), of nnU-Net's layout, or of a folder.
+
+    Args:
+      root: a manifest; or a folder, whose manifest.csv goes before its files' names.
+      channels: names of the wanted channels; None: those that the data set has.
+      label_name: how the names of label files end, where there are several kinds.
+      allow_outside: follow links and paths that lead out of the data set.
+
+    Raises:
+      FileNotFoundError: there is no such folder or file.
+      ValueError: its description does not fit, or its files are named by channel
+        number without one.
+    """
     root = Path(root)
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such folder or manifest")
-    manifest = root if root.is_file() else root / "manifest.csv"
-    if not manifest.is_file():
-        return survey_folder(root, channels=channels, allow_outside=allow_outside)
-    if manifest.suffix.lower() not in (".csv", ".tsv"):
+    if root.is_file() and root.suffix.lower() not in (".csv", ".tsv"):
         raise ValueError(f"{root}: expected a folder of cases or a .csv manifest")
-    return survey_manifest(manifest, channels=channels, allow_outside=allow_outside)
+    description = find_description(root)
+    names = CHANNELS if channels is None else tuple(channels)
+    known, dataset = (), {}
+    if description is not None:
+        dataset = read_description(description)
+        known = channel_names(dataset)
+        names = tuple(dict.fromkeys((*known, *(channels or ()))))
+    manifest = root if root.is_file() else root / "manifest.csv"
+    if manifest.is_file():
+        return survey_manifest(manifest, channels=names, allow_outside=allow_outside)
+    if description is not None and (has_numbered_files(root) or "dataset" in dataset):
+        absent = [name for name in channels or () if name not in known]
+        if absent:
+            raise ValueError(
+                f"{description}: its channels are {', '.join(known)}; "
+                f"{', '.join(absent)} wanted: correct its channel_names, or ask for "
+                "other channels"
+            )
+        return survey_nnunet(root, description, allow_outside=allow_outside)
+    if names and description is None and has_numbered_files(root):
+        raise ValueError(
+            f"{root}: its files are named by channel number (CASE_0000), but no "
+            "dataset.json says which channel that is; put one into the folder, or "
+            "beside imagesTr"
+        )
+    return survey_folder(
+        root, channels=names, label_name=label_name, allow_outside=allow_outside
+    )
 
 
 def sort_cases(
     root: str | Path,
     *,
-    channels: Sequence[str] = CHANNELS,
+    channels: Sequence[str] | None = None,
     need_labels: bool = False,
     ids: Iterable[str] | None = None,
+    label_name: str = "",
+    reading: Reading | None = None,
     allow_outside: bool = False,
 ) -> tuple[list[Case], list[Problem], list[Problem]]:
     """The complete cases of a data set, what makes others unusable, and what is odd.
 
     Args:
       root: folder or manifest, see `survey`.
-      channels: every case must have each of them.
+      channels: every case must have each of them; None: those of its dataset.json, or
+        t1c t1n t2f t2w.
       need_labels: every case must have labels, too.
       ids: only these cases; None: all.
+      label_name: how the names of label files end, where there are several kinds.
+      reading: how the files are to be taken; without a label map, the labels of BraTS
+        2018 to 2021 are taken as those releases define them.
       allow_outside: follow links and paths that lead out of the data set.
     """
-    root = Path(root)
-    seen = survey(root, channels=channels, allow_outside=allow_outside)
+    root, reading = Path(root), reading or Reading()
+    seen = survey(
+        root, channels=channels, label_name=label_name, allow_outside=allow_outside
+    )
+    if channels is None:
+        channels = describe(root).channels
     wanted = None if ids is None else set(ids)
     problems = list(seen.faults)
     cases = []
@@ -150,7 +140,7 @@ def sort_cases(
         faults = list(_incomplete(found, channels, need_labels))
         problems += faults
         if not faults:
-            cases.append(_case(found, channels))
+            cases.append(_case(found, channels, reading))
     if wanted is not None:
         cases = [case for case in cases if case.id in wanted]
         problems = [problem for problem in problems if problem.case in wanted]
@@ -163,7 +153,8 @@ def sort_cases(
         problems.append(
             Problem("", root, f"no case found; expected files like {names}")
         )
-    notes = [Problem("", path, f"not used: {reason}") for path, reason in seen.ignored]
+    ignored = sorted(seen.ignored)
+    notes = [Problem("", path, f"not used: {reason}") for path, reason in ignored]
     cases.sort(key=lambda case: case.id)
     problems.sort(key=lambda problem: (problem.case, str(problem.file)))
     return cases, problems, notes
@@ -172,9 +163,11 @@ def sort_cases(
 def find_cases(
     root: str | Path,
     *,
-    channels: Sequence[str] = CHANNELS,
+    channels: Sequence[str] | None = None,
     need_labels: bool = False,
     ids: Iterable[str] | None = None,
+    label_name: str = "",
+    reading: Reading | None = None,
     allow_outside: bool = False,
 ) -> list[Case]:
     """The cases of a data set, sorted by id; arguments as in `sort_cases`.
@@ -187,6 +180,8 @@ def find_cases(
         channels=channels,
         need_labels=need_labels,
         ids=ids,
+        label_name=label_name,
+        reading=reading,
         allow_outside=allow_outside,
     )
     if problems:
@@ -194,76 +189,8 @@ def find_cases(
     return cases
 
 
-def check(
-    root: str | Path,
-    *,
-    channels: Sequence[str] = CHANNELS,
-    label_values: Sequence[int] = LABEL_VALUES,
-    need_labels: bool = False,
-    ids: Iterable[str] | None = None,
-    allow_outside: bool = False,
-    num_workers: int | None = None,
-    progress: Progress | None = None,
-) -> CheckReport:
-    """Read every file of a data set to its end and report all problems of all cases.
-
-    Args:
-      root: folder or manifest, see `survey`.
-      channels: every case must have each of them.
-      label_values: values that a label map may hold, beside 0.
-      need_labels: every case must have labels.
-      ids: only these cases; None: all.
-      allow_outside: follow links and paths that lead out of the data set.
-      num_workers: processes; None: one for each processor.
-      progress: told after each case.
-    """
-    cases, problems, warnings = sort_cases(
-        root,
-        channels=channels,
-        need_labels=need_labels,
-        ids=ids,
-        allow_outside=allow_outside,
-    )
-    outcomes = run_all(
-        partial(_inspect, label_values=tuple(label_values)),
-        cases,
-        num_workers=num_workers,
-        progress=progress,
-        names=[case.id for case in cases],
-    )
-    grids: Counter[str] = Counter()
-    label_voxels: Counter[int] = Counter()
-    num_files = 0
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-        finding = outcome.value
-        problems += finding.problems
-        warnings += finding.warnings
-        grids.update([finding.grid] if finding.grid else [])
-        label_voxels.update(finding.label_voxels)
-        num_files += finding.num_files
-    absent = [value for value in label_values if not label_voxels[value]]
-    if absent and any(case.labels for case in cases):
-        text = ", ".join(map(str, absent))
-        warnings.append(Problem("", None, f"label {text} occurs in no case"))
-    return CheckReport(
-        root=Path(root),
-        cases=tuple(cases),
-        problems=tuple(sorted(problems, key=lambda p: (p.case, str(p.file)))),
-        warnings=tuple(sorted(warnings, key=lambda p: (p.case, str(p.file)))),
-        grids=dict(grids.most_common()),
-        label_voxels=dict(sorted(label_voxels.items())),
-        num_files=num_files,
-    )
-
-
-def _inspect(case: Case, *, label_values: tuple[int, ...]) -> Finding:
-    files = {**case.images, **({LABELS: case.labels} if case.labels else {})}
-    return inspect_files(case.id, files, label_values=label_values)
-
-
-def _case(found: Found, channels: Sequence[str]) -> Case:
+def _case(found: Found, channels: Sequence[str], reading: Reading) -> Case:
+    label_map = reading.label_map or release_label_map(found.id)
     return Case(
         id=found.id,
         patient=found.patient,
@@ -271,6 +198,7 @@ def _case(found: Found, channels: Sequence[str]) -> Case:
         images={channel: found.files[channel][0] for channel in channels},
         labels=found.files[LABELS][0] if LABELS in found.files else None,
         columns=found.columns,
+        reading=replace(reading, label_map=label_map),
     )
 
 

@@ -14,6 +14,7 @@ from bmjax.data.geometry import Triple, triple
 from bmjax.data.grids import Grid, grid_faults
 from bmjax.data.label_values import whole_numbers
 from bmjax.data.layout import LABELS
+from bmjax.data.reading import taker
 from bmjax.data.soundness import count_labels, label_fault
 
 
@@ -67,9 +68,17 @@ def read_cropped(
         )
     warnings: list[str] = []
     grids: dict[str, Grid] = {}
+    take = taker(
+        case.id,
+        case.images,
+        case.reading,
+        orientation=orientation,
+        for_training=case.labels is not None,
+        remarks=warnings,
+    )
     labels, num_labelled = None, 0
     if case.labels is not None:  # before the channels, as labels may be doubles
-        scan = _load(case.id, case.labels, orientation, warnings)
+        scan = take(LABELS, _load(case.id, case.labels, orientation, warnings))
         grids[LABELS] = (scan.array.shape, scan.affine)
         labels = _int8_labels(case.id, scan, label_values)
         num_labelled = np.count_nonzero(labels)
@@ -77,6 +86,7 @@ def read_cropped(
     spacing_mm = ()
     for channel in channels:
         scan = _load(case.id, case.images[channel], orientation, warnings)
+        scan = take(channel, scan)
         grids[channel] = (scan.array.shape, scan.affine)
         spacing_mm = spacing_mm or scan.spacing_mm
         parts.append(content(_finite(case.id, scan)))

@@ -27,6 +27,15 @@ def max_shift_vox(
     return float(shift) if np.isfinite(shift) else float("inf")
 
 
+def is_one_grid(first: Grid, second: Grid) -> bool:
+    """Whether two grids are the same, to a tenth of a voxel."""
+    (size, affine), (other_size, other_affine) = first, second
+    if size != other_size:
+        return False
+    z, y, x = size
+    return max_shift_vox(affine, other_affine, (z, y, x)) <= MAX_SHIFT_VOX
+
+
 def grid_faults(grids: Mapping[str, Grid]) -> list[str]:
     """Where the files of a case, as turned, do not lie on one grid."""
     if len({size for size, _ in grids.values()}) > 1:

@@ -4,7 +4,15 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmjax.data.layout import Found, Problem, Survey, leaves, patient_and_visit, roles
+from bmjax.data.layout import (
+    Found,
+    Problem,
+    Survey,
+    leaves,
+    patient_and_visit,
+    roles,
+    word_of,
+)
 
 _KEYS = ("case", "patient", "visit")
 
@@ -70,7 +78,7 @@ def _columns(
     by_word = roles(channels) | {key: key for key in _KEYS}
     by_column: dict[str, str] = {}
     for name in names:
-        role = by_word.get(name.strip().lower().replace("_", "").replace("-", ""))
+        role = by_word.get(word_of(name.strip()))
         if role is None:
             continue
         if role in by_column:

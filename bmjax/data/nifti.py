@@ -22,7 +22,7 @@ from nibabel.orientations import (
 )
 from nibabel.spatialimages import HeaderDataError
 
-from bmjax.data.grids import max_shift_vox
+from bmjax.data.grids import Grid, max_shift_vox
 from bmjax.data.label_values import whole_numbers
 from bmjax.data.streams import fault, first_bytes, read_all, write_pieces
 
@@ -114,7 +114,7 @@ def load(
         raise fault(path, f"holds {values.dtype} values", "read it with read_labels")
     with np.errstate(over="ignore"):  # becomes infinite, which every reader refuses
         array = np.ascontiguousarray(turned, dtype=dtype)
-    return Scan(array, affine, _spacing_mm(affine), path)
+    return Scan(array, affine, spacing_of(affine), path)
 
 
 def read_labels(path: str | Path, *, orientation: Orientation = "RAS") -> Scan:
@@ -134,6 +134,16 @@ def read_header(path: str | Path) -> Header:
     """Read what a file says about its volume; of the voxels nothing is read."""
     path = Path(path)
     return _describe(path, _parse(path, first_bytes(path)))
+
+
+def grid_of(path: str | Path, *, orientation: Orientation = "RAS") -> Grid:
+    """Where the voxels of a file will lie once it is read."""
+    header = read_header(path)
+    turn, affine = _turn(header, orientation)
+    size = [0, 0, 0]
+    for stored, axis in enumerate(turn[:, 0]):
+        size[int(axis)] = header.size[::-1][stored]
+    return tuple(size[::-1]), affine
 
 
 def write(
@@ -159,7 +169,7 @@ def write(
     fields.set_sform(affine, code=sform_code)
     fields.set_qform(affine, code=qform_code)
     if qform_code == 0:
-        fields["pixdim"][1:4] = _spacing_mm(affine)[::-1]
+        fields["pixdim"][1:4] = spacing_of(affine)[::-1]
     fields.set_xyzt_units("mm", "sec")
     _write(Path(path), array, fields)
 
@@ -323,7 +333,7 @@ def _describe(path: Path, fields: nib.Nifti1Header) -> Header:
         path=path,
         size=_size(fields),
         affine=affine,
-        spacing_mm=_spacing_mm(affine),
+        spacing_mm=spacing_of(affine),
         sform_code=int(fields["sform_code"]),
         qform_code=int(fields["qform_code"]),
         dtype=fields.get_data_dtype(),
@@ -373,7 +383,7 @@ def _rows(affine: Float[np.ndarray, "4 4"]) -> str:
     return np.array2string(affine[:3], precision=4).replace("\n", "")
 
 
-def _spacing_mm(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
     """Voxel size along z, y, x, freed of the header's float32 noise."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
     return round(float(z), 6), round(float(y), 6), round(float(x), 6)

@@ -73,7 +73,7 @@ def preprocess(case: Case, plan: Plan) -> Prepared:
         if labels is not before:
             raw.warnings += keep_lesions(before, labels)
     geometry = Geometry(
-        source=str(case.images[plan.channels[0]]),
+        source=str(case.reading.source(case.images, plan.channels[0])),
         orientation=plan.orientation,
         size=raw.size,
         affine=tuple(tuple(float(v) for v in row) for row in raw.affine),

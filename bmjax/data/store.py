@@ -36,10 +36,11 @@ from bmjax.data.index import index_lesions, region_locations
 from bmjax.data.layout import LABELS
 from bmjax.data.parallel import Progress, require_all, run_all
 from bmjax.data.preprocess import preprocess
+from bmjax.data.reading import Reading
 from bmjax.data.streams import write_pieces
 from bmjax.planning import Plan
 
-VERSION = 1
+VERSION = 2
 _TEMPORARY = ".tmp-"
 # numpy parses a file's header with `ast`, in which two threads of CPython 3.11 disturb
 # each other (python/cpython#106905)
@@ -216,6 +217,7 @@ def _prepare_case(case: Case, *, plan: Plan, folder: Path) -> None:
         "patient": case.patient,
         "visit": case.visit,
         "columns": dict(case.columns),
+        "reading": case.reading.to_dict(),
         "plan_digest": plan.digest(),
         "sources": _sources(case, plan),
     }
@@ -224,7 +226,9 @@ def _prepare_case(case: Case, *, plan: Plan, folder: Path) -> None:
         if _essence(facts) == _essence(made_from):
             if facts["sources"] != made_from["sources"]:  # same files, moved
                 facts["sources"] = made_from["sources"]
-                facts["geometry"]["source"] = str(case.images[plan.channels[0]])
+                facts["geometry"]["source"] = str(
+                    case.reading.source(case.images, plan.channels[0])
+                )
                 _write_json(target / "case.json", facts)
             return
     prepared = preprocess(case, plan)
@@ -279,7 +283,7 @@ def _sources(case: Case, plan: Plan) -> dict[str, dict[str, Any]]:
 
 def _essence(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a prepared case depends on; not where its sources lie."""
-    names = ("version", "id", "patient", "visit", "columns", "plan_digest")
+    names = ("version", "id", "patient", "visit", "columns", "reading", "plan_digest")
     hashes = {role: source["sha256"] for role, source in facts["sources"].items()}
     return {"sources": hashes, **{name: facts.get(name) for name in names}}
 
@@ -299,7 +303,12 @@ def _open(folder: Path) -> StoredCase:
     who = {name: facts[name] for name in ("id", "patient", "visit", "columns")}
     return StoredCase(
         **who,
-        source=Case(**who, images=files, labels=labels_path),
+        source=Case(
+            **who,
+            images=files,
+            labels=labels_path,
+            reading=Reading.from_dict(facts["reading"]),
+        ),
         image=_map(folder / "image.npy"),
         labels=_map(folder / "labels.npy") if has_labels else None,
         voxels=voxels,

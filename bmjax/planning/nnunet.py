@@ -11,17 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from bmjax.planning import rules
-from bmjax.planning.plan import BRATS_METS, LabelScheme, Plan
+from bmjax.planning.channels import NORMALIZATIONS, normalization_of
+from bmjax.planning.labels import BRATS_METS, LabelScheme
+from bmjax.planning.plan import Plan
 from bmjax.planning.topology import BUDGETS, Preset
 
-NORMALIZATIONS = {
-    "zscore": "ZScoreNormalization",
-    "ct": "CTNormalization",
-    "none": "NoNormalization",
-    "rescale_to_0_1": "RescaleTo01Normalization",
-    "rgb_to_0_1": "RGBTo01Normalization",
-}
-_SCHEME_OF_CHANNEL = {"ct": "ct", "nonorm": "none"}  # others by their own name
 _ORIENTATIONS: dict[str, Literal["RAS", "stored"]] = {
     "SimpleITKIO": "stored",
     "NibabelIO": "stored",
@@ -91,13 +85,6 @@ def read_channels(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """Channel names of a `dataset.json`, in order and in lower case."""
     names = dataset.get("channel_names") or dataset["modality"]
     return tuple(names[key].lower() for key in sorted(names, key=int))
-
-
-def normalization_of(channel: str) -> str:
-    """The scheme that a channel's name asks for; z-score unless it is known."""
-    name = channel.casefold()
-    scheme = _SCHEME_OF_CHANNEL.get(name, name)
-    return scheme if scheme in NORMALIZATIONS else "zscore"
 
 
 def read_fingerprint(
@@ -239,6 +226,8 @@ def plan_from_nnunet(
     fingerprint: Mapping[str, Any],
     dataset: Mapping[str, Any],
     preset: Preset = "default",
+    *,
+    memory_gb: float | None = None,
 ) -> dict[str, Any]:
     """The `plans.json` that nnU-Net's planner makes, in its newer format.
 
@@ -246,6 +235,7 @@ def plan_from_nnunet(
       fingerprint: content of `dataset_fingerprint.json`.
       dataset: content of `dataset.json`.
       preset: which planner.
+      memory_gb: nnU-Net's `gpu_memory_target` [GB]; None: the preset's own.
     """
     ours = read_fingerprint(fingerprint, dataset)
     found = rules.configurations(
@@ -253,10 +243,11 @@ def plan_from_nnunet(
         num_outputs=len(dataset["labels"]),
         preset=preset,
         num_cases=dataset["numTraining"],
+        memory_gb=memory_gb,
     )
     planner, name = _PLANNERS[preset]
     schemes = [normalization_of(channel) for channel in ours["channels"]]
-    is_masked = rules.use_mask_for_norm(ours) or bool(dataset.get("use_mask_for_norm"))
+    is_masked = rules.use_mask_for_norm(ours)
     configurations = {
         key: write_configuration(
             found[key],

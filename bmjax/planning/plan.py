@@ -12,29 +12,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from bmjax.planning import rules, topology
+from bmjax.planning.channels import normalization_of
+from bmjax.planning.labels import BRATS_METS, LabelScheme
 
-
-@dataclass(frozen=True, kw_only=True)
-class LabelScheme:
-    """The meaning of the label values, and the regions a network predicts.
-
-    Attributes:
-      labels: name and value of each label in a label file.
-      regions: name and label values of each region; one sigmoid head each, in order.
-      paint: label value written where a region is predicted, one per region, painted
-        in order so that later regions overwrite earlier ones.
-    """
-
-    labels: tuple[tuple[str, int], ...]
-    regions: tuple[tuple[str, tuple[int, ...]], ...]
-    paint: tuple[int, ...]
-
-
-BRATS_METS = LabelScheme(
-    labels=(("NETC", 1), ("SNFH", 2), ("ET", 3)),
-    regions=(("WT", (1, 2, 3)), ("TC", (1, 3)), ("ET", (3,))),
-    paint=(2, 1, 3),
-)
+ConfigurationName = Literal["3d_fullres", "3d_lowres", "2d", "3d_cascade_fullres"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +145,10 @@ def make_plan(
     patch_size: tuple[int, ...] | None = None,
     batch_size: int | None = None,
     preset: topology.Preset = "default",
-    configuration: Literal["3d_fullres", "2d"] = "3d_fullres",
+    configuration: ConfigurationName = "3d_fullres",
+    memory_gb: float | None = None,
     scheme: LabelScheme = BRATS_METS,
+    normalization: tuple[str, ...] | None = None,
 ) -> Plan:
     """The plan that nnU-Net's rules make of a fingerprint.
 
@@ -175,28 +158,31 @@ def make_plan(
       patch_size: patch instead of the rule's, in the plan's axes [vox].
       batch_size: batch size instead of the rule's.
       preset: which of nnU-Net's planners: its network and its memory target.
-      configuration: a 3-D network at full resolution, or a 2-D one for its slices.
+      configuration: a 3-D network at full or at low resolution, or a 2-D one for the
+        slices.
+      memory_gb: of the GPU [GB]; None: the one that the preset is made for.
       scheme: the labels and regions.
+      normalization: scheme of each channel; None: what their names ask for.
 
     Raises:
-      ValueError: the fingerprint holds no case, or a given size is impossible.
+      ValueError: the fingerprint holds no case, a given size is impossible, or there
+        is no such configuration.
     """
-    num_outputs = len(scheme.regions) + 1
     found = rules.configurations(
-        fingerprint, num_outputs=num_outputs, preset=preset, spacing_mm=spacing_mm
+        fingerprint,
+        num_outputs=len(scheme.regions) + 1,
+        preset=preset,
+        spacing_mm=spacing_mm,
+        memory_gb=memory_gb,
     )
-    if configuration not in found:
-        raise ValueError(
-            "plan: the cases are single slices, so there is no 3-D configuration; use "
-            'configuration="2d"'
-        )
-    chosen = found[configuration]
+    chosen = _choose(found, configuration)
     net = chosen.net
     if patch_size is not None:
         net = _with_patch(chosen, patch_size)
     if batch_size is not None:
         net = replace(net, batch_size=batch_size)
     channels = tuple(fingerprint["channels"])
+    normalization = normalization or tuple(map(normalization_of, channels))
     return Plan(
         channels=channels,
         labels=scheme.labels,
@@ -206,7 +192,10 @@ def make_plan(
             spacing_mm or rules.target_spacing(fingerprint)
         ),
         spacing_mm=chosen.spacing_mm,
-        normalization=("zscore",) * len(channels),
+        normalization=normalization,
+        foreground=(
+            _foreground(fingerprint, channels) if "ct" in normalization else ()
+        ),
         use_mask_for_norm=rules.use_mask_for_norm(fingerprint),
         patch_size=net.patch_size,
         batch_size=net.batch_size,
@@ -215,6 +204,43 @@ def make_plan(
         kernel_sizes=net.kernel_sizes,
         batch_dice=chosen.batch_dice,
         median_size=tuple(round(n) for n in chosen.median_size),
+    )
+
+
+def _choose(found: Mapping[str, rules.Configuration], name: str) -> rules.Configuration:
+    if name == "3d_cascade_fullres":
+        raise ValueError(
+            "plan: the cascade, a 3d_fullres network that sees the output of a "
+            "3d_lowres one, cannot be trained here; use 3d_fullres, or 3d_lowres alone"
+        )
+    if name in found:
+        return found[name]
+    if "3d_fullres" not in found:
+        raise ValueError(
+            "plan: the cases are single slices, so there is no 3-D configuration; use "
+            'configuration="2d"'
+        )
+    raise ValueError(
+        "plan: there is no 3d_lowres configuration, as a patch of 3d_fullres covers "
+        f"enough of a case ({found['3d_fullres'].net.patch_size} of "
+        f"{tuple(round(n) for n in found['3d_fullres'].median_size)} voxels); use "
+        "3d_fullres"
+    )
+
+
+def _foreground(
+    fingerprint: Mapping[str, Any], channels: tuple[str, ...]
+) -> tuple[tuple[float, float, float, float], ...]:
+    known = fingerprint["intensity"]
+    absent = [channel for channel in channels if channel not in known]
+    if absent:
+        raise ValueError(
+            f"plan: no foreground intensities of {', '.join(absent)} are known, which "
+            'normalization "ct" needs; measure cases with labels'
+        )
+    return tuple(
+        (known[c]["mean"], known[c]["std"], known[c]["p0_5"], known[c]["p99_5"])
+        for c in channels
     )
 
 

@@ -80,6 +80,7 @@ def configurations(
     preset: Preset = "default",
     spacing_mm: tuple[float, ...] | None = None,
     num_cases: int | None = None,
+    memory_gb: float | None = None,
 ) -> dict[str, Configuration]:
     """The configurations "2d", "3d_fullres" and, where cases are large, "3d_lowres".
 
@@ -91,6 +92,7 @@ def configurations(
       preset: which planner.
       spacing_mm: target spacing instead of the rule's, z y x as read [mm].
       num_cases: size of the data set, if the fingerprint is that of a part.
+      memory_gb: of the GPU [GB]; None: the one that the preset is made for.
     """
     require_cases(fingerprint)
     target = spacing_mm or target_spacing(fingerprint)
@@ -111,6 +113,7 @@ def configurations(
         dataset_voxels=dataset_voxels,
         num_outputs=num_outputs,
         preset=preset,
+        memory_gb=memory_gb,
     )
     found = {
         "2d": Configuration(
@@ -125,6 +128,7 @@ def configurations(
         dataset_voxels=dataset_voxels,
         num_outputs=num_outputs,
         preset=preset,
+        memory_gb=memory_gb,
     )
     low = _low_resolution(
         Configuration(
@@ -133,6 +137,7 @@ def configurations(
         num_cases=num_cases,
         num_outputs=num_outputs,
         preset=preset,
+        memory_gb=memory_gb,
     )
     found["3d_fullres"] = Configuration(
         spacing_mm=spacing, median_size=median, net=full, batch_dice=low is not None
@@ -143,7 +148,12 @@ def configurations(
 
 
 def _low_resolution(
-    full: Configuration, *, num_cases: int, num_outputs: int, preset: Preset
+    full: Configuration,
+    *,
+    num_cases: int,
+    num_outputs: int,
+    preset: Preset,
+    memory_gb: float | None,
 ) -> Configuration | None:
     """A coarser configuration whose patch covers a quarter of a case, if worth it."""
     fine = np.array(full.spacing_mm)
@@ -166,6 +176,7 @@ def _low_resolution(
                 dataset_voxels=voxels * num_cases,
                 num_outputs=num_outputs,
                 preset=preset,
+                memory_gb=memory_gb,
             ),
             batch_dice=False,
         )

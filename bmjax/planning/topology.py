@@ -28,6 +28,7 @@ class Budget:
       encoder_blocks: blocks of the first stages; the last number goes on.
       decoder_blocks: convolution blocks of each decoder stage.
       reference: feature-map voxels at the reference batch, by number of axes.
+      memory_gb: of the GPU that the reference stands for [GB].
       max_dataset_fraction: largest share of the data set's voxels in one batch.
     """
 
@@ -35,6 +36,7 @@ class Budget:
     encoder_blocks: tuple[int, ...] = (1, 3, 4, 6)
     decoder_blocks: int = 1
     reference: tuple[tuple[int, int], ...]
+    memory_gb: float = 8.0
     max_dataset_fraction: float = 1.0
 
 
@@ -50,8 +52,12 @@ BUDGETS: dict[Preset, Budget] = {
         reference=((2, 135_000_000), (3, 680_000_000)), max_dataset_fraction=0.05
     ),
     "resenc_m": Budget(reference=((2, 135_000_000), (3, 680_000_000))),
-    "resenc_l": Budget(reference=((2, 380_000_000), (3, 2_100_000_000))),
-    "resenc_xl": Budget(reference=((2, 560_000_000), (3, 3_600_000_000))),
+    "resenc_l": Budget(
+        reference=((2, 380_000_000), (3, 2_100_000_000)), memory_gb=24.0
+    ),
+    "resenc_xl": Budget(
+        reference=((2, 560_000_000), (3, 3_600_000_000)), memory_gb=40.0
+    ),
 }
 
 
@@ -127,6 +133,21 @@ def pool(
     )
 
 
+def reference_voxels(
+    preset: Preset, *, rank: int, memory_gb: float | None = None
+) -> float:
+    """Feature-map voxels that a preset allows, in proportion to the memory.
+
+    Args:
+      preset: which planner.
+      rank: number of axes.
+      memory_gb: of the GPU [GB]; None: the one that the preset is made for.
+    """
+    budget = BUDGETS[preset]
+    share = 1.0 if memory_gb is None else memory_gb / budget.memory_gb
+    return dict(budget.reference)[rank] * share
+
+
 def feature_map_voxels(net: Topology, *, budget: Budget, num_outputs: int) -> int:
     """Numbers that all convolutions of a network put out for one patch.
 
@@ -163,6 +184,7 @@ def fit(
     dataset_voxels: float,
     num_outputs: int,
     preset: Preset = "default",
+    memory_gb: float | None = None,
 ) -> Topology:
     """The largest patch that meets the budget, with its stages and its batch size.
 
@@ -172,9 +194,14 @@ def fit(
       dataset_voxels: voxels of the whole data set at that spacing.
       num_outputs: classes with background, as nnU-Net counts them.
       preset: which planner.
+      memory_gb: of the GPU [GB]; None: the one that the preset is made for.
+
+    Raises:
+      ValueError: not even the smallest patch fits.
     """
     budget, rank = BUDGETS[preset], len(spacing_mm)
-    reference, reference_batch = dict(budget.reference)[rank], REFERENCE_BATCH[rank]
+    reference = reference_voxels(preset, rank=rank, memory_gb=memory_gb)
+    reference_batch = REFERENCE_BATCH[rank]
     aspect = 1 / np.array(spacing_mm)
     volume = {2: 2048**2, 3: 256**3}[rank]
     largest = [round(i) for i in aspect * (volume / np.prod(aspect)) ** (1 / rank)]
@@ -185,6 +212,10 @@ def fit(
         excess = cost if budget.is_residual else cost / reference_batch * MIN_BATCH
         if excess <= reference:
             break
+        if max(net.patch_size) <= 2 * MIN_EDGE:
+            raise ValueError(
+                f"plan: no patch is small enough for {memory_gb:g} GB; give more"
+            )
         net = _shrink(net, spacing_mm=spacing_mm, median_size=median_size)
     batch = round(reference / cost * reference_batch)
     covered = dataset_voxels * budget.max_dataset_fraction / prod(net.patch_size)

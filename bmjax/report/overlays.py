@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from bmjax.data import nifti
-from bmjax.planning.plan import BRATS_METS
+from bmjax.planning.labels import BRATS_METS
 from bmjax.report import slices
 from bmjax.report.page import data_uri
 from bmjax.report.slices import PLANES, Plane

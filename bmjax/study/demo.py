@@ -22,10 +22,11 @@ from bmjax.data.cases import Case, find_cases
 from bmjax.data.pipeline import Loader
 from bmjax.data.store import Store
 from bmjax.experiment import Experiment
+from bmjax.preparation import prepare
 from bmjax.surgery import Surgery
 from bmjax.training import Fit, Optimizer
 from bmjax.transplant import Origin
-from bmjax.workflow import Trained, prepare, train
+from bmjax.workflow import Trained, train
 
 Size = Literal["quick", "full"]
 

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 from bmjax.data import nifti
-from bmjax.data.cases import check
+from bmjax.data.check import check
+from bmjax.data.description import RawData
 
 CHANNELS = ("t1c", "t1n")
 
 
 def write_case(root, case, *, size=(4, 5, 6), **replaced):
     """A sound case; arrays given by channel replace its own."""
-    rng = np.random.default_rng(len(case))
+    rng = np.random.default_rng(list(case.encode()))
     labels = np.zeros(size, np.uint8)
     labels[1, 1:3, 1:3] = [[1, 2], [3, 3]]
-    arrays = {name: rng.integers(0, 100, size).astype(np.int16) for name in CHANNELS}
+    arrays = {name: rng.integers(1, 100, size).astype(np.int16) for name in CHANNELS}
+    for array in arrays.values():
+        array[..., 4:] = 0  # a background, as of a stripped image
     for name, array in ({**arrays, "seg": labels} | replaced).items():
         if array is not None:
             path = root / case / f"{case}-{name}.nii.gz"
@@ -26,7 +29,7 @@ def write_case(root, case, *, size=(4, 5, 6), **replaced):
 
 
 def run(root, **options):
-    return check(root, channels=CHANNELS, num_workers=1, **options)
+    return check(root, data=RawData(channels=CHANNELS), num_workers=1, **options)
 
 
 def only_problem(report):
@@ -70,7 +73,7 @@ def test_processes_give_the_same_report(tmp_path):
     for case in ("a", "b"):
         write_case(tmp_path, case)
     (write_case(tmp_path, "c") / "c-t1c.nii.gz").write_bytes(b"")
-    several = check(tmp_path, channels=CHANNELS, num_workers=2)
+    several = check(tmp_path, data=RawData(channels=CHANNELS), num_workers=2)
     assert str(several) == str(run(tmp_path)) and len(several.problems) == 1
 
 
@@ -162,7 +165,10 @@ def test_fault_36_unexpected_labels_are_counted(tmp_path):
     write_case(tmp_path, "a", seg=labels)
     text = only_problem(run(tmp_path))
     assert "unexpected label 4 (2 voxels), 255 (1 voxels); expected 0, 1, 2, 3" in text
-    assert run(tmp_path, label_values=(1, 4, 255)).ok
+    assert "say what it is, such as --label-map 4=3" in text
+    both = RawData(channels=CHANNELS, label_map=("4=3", "255=0"))
+    report = check(tmp_path, data=both, num_workers=1)
+    assert report.ok and report.label_voxels == {1: 1, 3: 2}
 
 
 def test_fault_37_float_labels_are_rounded_or_refused(tmp_path):

@@ -259,7 +259,7 @@ def test_a_store_is_small_to_send_to_other_processes(tmp_path):
 def test_a_store_of_another_version_is_refused(tmp_path):
     prepare_store(raw(tmp_path, "a"), PLAN, tmp_path / "store", num_workers=1)
     path = tmp_path / "store" / "store.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 99'))
+    path.write_text(path.read_text().replace('"version": 2', '"version": 99'))
     with pytest.raises(ValueError, match="a store of version 99"):
         Store(tmp_path / "store")
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bmjax.planning import BRATS_METS, Plan, make_plan, nnunet
+from bmjax.planning.channels import normalization_of
 
 DATASET = {
     "channel_names": {"0": "T1C", "1": "T1N", "2": "T2F", "3": "T2W"},
@@ -62,7 +63,7 @@ def test_eleven_channels_come_in_the_order_of_their_numbers():
     [("CT", "ct"), ("noNorm", "none"), ("T1C", "zscore"), ("zscore", "zscore")],
 )
 def test_a_channel_name_chooses_the_normalization(channel, scheme):
-    assert nnunet.normalization_of(channel) == scheme
+    assert normalization_of(channel) == scheme
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
