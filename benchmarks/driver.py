@@ -164,6 +164,10 @@ def make_rows(
                     **({"peer": theirs[0]["environment"]} if theirs else {}),
                 },
                 facts=ours[0]["facts"],
+                above_bare_mib=_above_bare(ours),
+                peer_above_bare_mib=(
+                    min(map(_above_bare, by_setting.values())) if by_setting else None
+                ),
             )
         )
     return made
@@ -207,6 +211,10 @@ def _spawn(name: str, case: str, impl: str, scratch: Path, settings: Settings) -
 
 def _times(results: Iterable[Found]) -> list[float]:
     return [time for result in results for time in result["times_ms"]]
+
+
+def _above_bare(results: Iterable[Found]) -> float:
+    return max(result["above_bare_mib"] for result in results)
 
 
 def _ratio(ours: list[Found], theirs: list[Found]) -> float:

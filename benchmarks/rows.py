@@ -46,6 +46,9 @@ class Row:
       is_quick: tiny sizes that only show that the script works.
       environment: versions and settings of ours and of the peer.
       facts: what only this benchmark knows.
+      above_bare_mib: memory that the work took above that of the process when all was
+        loaded and made ready.
+      peer_above_bare_mib: the same of the peer, with its thriftiest setting.
     """
 
     bench: str
@@ -77,6 +80,8 @@ class Row:
     is_quick: bool
     environment: dict[str, Any]
     facts: dict[str, Any]
+    above_bare_mib: float | None = None
+    peer_above_bare_mib: float | None = None
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():

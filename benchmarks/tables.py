@@ -152,6 +152,7 @@ def _table(name: str, found: Sequence[Row]) -> str:
                 "of default",
                 lambda by, p=peer: _number(by[p].ratio_default) if p in by else "",
             ),
+            ("of its MiB", lambda by, p=peer: _number(_memory_ratio(by.get(p)))),
         ]
     cells = [[title, *map(show, by_case.values())] for title, show in columns]
     filled = [column for column in cells if any(column[1:])]
@@ -193,6 +194,13 @@ def _theirs(row: Row | None) -> str:
 
 def _bold(row: Row | None) -> str:
     return f"**{_number(row.ratio)}**" if row else ""
+
+
+def _memory_ratio(row: Row | None) -> float | None:
+    """Our memory above the bare process over the peer's."""
+    if row is None or row.above_bare_mib is None or not row.peer_above_bare_mib:
+        return None
+    return row.above_bare_mib / row.peer_above_bare_mib
 
 
 def _number(value: float | None) -> str:

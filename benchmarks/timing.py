@@ -105,6 +105,22 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mib
 
 
+def resident_mib() -> float:
+    """Resident memory of this process now [MiB]; its peak where that is not known."""
+    status = Path("/proc/self/status")
+    found = re.search(
+        r"VmRSS:\s+(\d+) kB", status.read_text() if status.is_file() else ""
+    )
+    return int(found[1]) / 1024 if found else peak_mib()
+
+
+def forget_peak() -> None:
+    """Let `peak_mib` begin anew from what is resident now, where the system can."""
+    switch = Path("/proc/self/clear_refs")
+    if switch.exists():
+        switch.write_text("5")
+
+
 def num_threads() -> int:
     """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -28,6 +28,8 @@ def measure(
     """
     is_quick = size == "quick"
     work = suite.builder(name, impl)(suite.cases(name, size)[case], scratch=scratch)
+    before_mib, bare_mib = timing.peak_mib(), timing.resident_mib()
+    timing.forget_peak()
     times_ms = timing.times_ms(work, timing.ONCE if is_quick else timing.Limits())
     peak_mib = timing.peak_mib()
     matmul = None
@@ -38,7 +40,8 @@ def measure(
     return {
         "times_ms": times_ms,
         "compile_s": work.compile_s,
-        "peak_mib": peak_mib,
+        "peak_mib": max(before_mib, peak_mib),
+        "above_bare_mib": peak_mib - bare_mib,
         "gflop": work.gflop,
         "matmul_gflop_per_s": matmul,
         "facts": dict(work.facts),

@@ -9,9 +9,10 @@ from typing import Any
 from bmjax import models
 from bmjax.data.cases import find_cases
 from bmjax.data.description import Description, RawData, describe
+from bmjax.data.estimate import estimate
 from bmjax.data.measure import measure_cases
 from bmjax.data.soundness import require_regions
-from bmjax.data.store import Store, prepare_store
+from bmjax.data.store import Precision, Store, prepare_store
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan, make_plan, plan_from_nnunet, summarise
 from bmjax.planning.labels import LabelScheme, describe_label_map
@@ -190,6 +191,7 @@ def prepare(
     spacing_mm: tuple[float, ...] | None = None,
     patch_size: tuple[int, ...] | None = None,
     batch_size: int | None = None,
+    dtype: Precision = "float32",
     num_workers: int | None = None,
     progress: Tick | None = None,
     say: Say | None = None,
@@ -208,7 +210,9 @@ def prepare(
       spacing_mm: target spacing instead of the plan's own, z y x [mm].
       patch_size: patch instead of the plan's own [vox].
       batch_size: batch size instead of the plan's own.
-      num_workers: cases prepared at the same time; None takes all cores.
+      dtype: of the stored images.
+      num_workers: cases prepared at the same time; None takes all cores, or as many as
+        memory allows.
       progress: called with cases done, cases in all, and what was done.
       say: is told what should be known, line by line.
 
@@ -259,12 +263,17 @@ def prepare(
         plan = moved.plan
         for line in (*map(str, moved.carried), *moved.warnings):
             say(line)
+    ahead = estimate(
+        cases, facts, plan, Path(store), dtype=dtype, num_workers=num_workers
+    )
+    say(str(ahead))
     prepare_store(
         cases,
         plan,
         Path(store),
         fingerprint=fingerprint,
-        num_workers=num_workers,
+        dtype=dtype,
+        num_workers=ahead.num_workers,
         progress=progress,
     )
     return plan

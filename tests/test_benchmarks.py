@@ -141,6 +141,7 @@ def found(times_ms, *, compile_s=None, num_params=7):
         "times_ms": times_ms,
         "compile_s": compile_s,
         "peak_mib": 100.0,
+        "above_bare_mib": 10.0,
         "gflop": 2.0,
         "matmul_gflop_per_s": 100.0,
         "facts": {"num_params": num_params},

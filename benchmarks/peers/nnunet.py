@@ -1,16 +1,24 @@
-"""nnU-Net: its predictor around the same network, its resampling and augmentation."""
+"""nnU-Net: its predictor around the same network, preprocessing, augmentation, export."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import (
+    DefaultPreprocessor,
+)
 from nnunetv2.preprocessing.resampling import default_resampling
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from benchmarks.bench_augment import Samples
-from benchmarks.bench_preprocess import Zoom
+from benchmarks.bench_preprocess import DATASET, NAMES, Files, Zoom
 from benchmarks.bench_sliding import Volume
 from benchmarks.nets import NUM_CLASSES
 from benchmarks.peers.monai import predictor
@@ -31,7 +39,13 @@ def sliding(volume: Volume, *, setting: str, scratch: Path) -> Work:
     )
 
 
-def preprocess(zoom: Zoom, *, setting: str, scratch: Path) -> Work:
+def preprocess(case: Zoom | Files, *, setting: str, scratch: Path) -> Work:
+    if isinstance(case, Zoom):
+        return _resampling(case)
+    return _export(case, scratch) if case.is_export else _preparation(case, scratch)
+
+
+def _resampling(zoom: Zoom) -> Work:
     array = zoom.draw()
     array = array[None] if zoom.is_labels else array
     order = 1 if zoom.is_labels else 3
@@ -85,4 +99,54 @@ def augment(samples: Samples, *, setting: str, scratch: Path) -> Work:
 
     return Work(
         call=call, before=before, facts={"samples_per_call": samples.num_samples}
+    )
+
+
+def _preparation(files: Files, scratch: Path) -> Work:
+    paths = files.paths(scratch)
+    plans = PlansManager(files.plans(scratch))
+    preprocessor = DefaultPreprocessor(verbose=False)
+    out = scratch / "nnunet"
+
+    def before() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+
+    return Work(
+        call=lambda: preprocessor.run_case_save(
+            str(out / "case"),
+            [str(paths[name]) for name in NAMES],
+            str(paths["seg"]),
+            plans,
+            plans.get_configuration("3d_fullres"),
+            DATASET,
+        ),
+        before=before,
+    )
+
+
+def _export(files: Files, scratch: Path) -> Work:
+    source = files.paths(scratch)[NAMES[0]]
+    plans = PlansManager(files.plans(scratch))
+    way = json.loads((scratch / "geometry.json").read_text())  # as ours went it
+    _, facts = SimpleITKIO().read_images([str(source)])
+    facts |= {
+        "shape_before_cropping": way["size"],
+        "bbox_used_for_cropping": [
+            [*edge] for edge in zip(way["crop_start"], way["crop_stop"], strict=True)
+        ],
+        "shape_after_cropping_and_before_resampling": way["size_after_crop"],
+    }
+    logits = files.logits(tuple(way["size_after_resampling"]))
+    logits = torch.from_numpy(np.moveaxis(logits, -1, 0).copy())
+    return Work(
+        call=lambda: export_prediction_from_logits(
+            logits,
+            facts,
+            plans.get_configuration("3d_fullres"),
+            plans,
+            DATASET,
+            str(scratch / "theirs"),
+            num_threads_torch=torch.get_num_threads(),
+        )
     )

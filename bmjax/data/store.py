@@ -3,12 +3,12 @@
     STORE/store.json              version, plan digest, patient and visit of each case
     STORE/plan.json               the plan that all cases were prepared by
     STORE/fingerprint.json        what the plan was made from, if it was measured
-    STORE/cases/CASE/image.npy    z y x c, float32
+    STORE/cases/CASE/image.npy    z y x c, float32 or float16
                      labels.npy   z y x, int8
                      locations.npy      voxels of each region, see case.json
                      lesions.json       facts of each lesion
                      lesion_voxels.npy  voxels of each lesion, see lesions.json
-                     case.json    geometry, sources with their hashes, free columns
+                     case.json    geometry, free columns, hashes of sources and arrays
 
 A case's folder appears under its name once it is complete; store.json comes last.
 """
@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int8, Int32
+from jaxtyping import Float, Int8, Int32
 
+from bmjax import __version__
 from bmjax.data.cases import Case
 from bmjax.data.geometry import Geometry
 from bmjax.data.index import index_lesions, region_locations
@@ -41,7 +42,8 @@ from bmjax.data.streams import write_pieces
 from bmjax.planning import Plan
 
 VERSION = 2
-_TEMPORARY = ".tmp-"
+Precision = Literal["float32", "float16"]
+TEMPORARY = ".tmp-"
 # numpy parses a file's header with `ast`, in which two threads of CPython 3.11 disturb
 # each other (python/cpython#106905)
 _PARSING = threading.Lock()
@@ -57,7 +59,7 @@ class StoredCase:
       visit: which of the patient's scans.
       columns: free facts from the manifest.
       source: the case's own files, where they were when it was prepared.
-      image: normalised channels on the plan's grid.
+      image: normalised channels on the plan's grid, float32 or float16.
       labels: on the same grid; None for a case without.
       voxels: up to 10,000 voxels (or 1 %) of each region, z y x; empty where absent.
       lesions: facts of each lesion, see `index.Lesions`.
@@ -71,7 +73,7 @@ class StoredCase:
     visit: str
     columns: Mapping[str, str]
     source: Case
-    image: Float32[np.ndarray, "z y x c"]
+    image: Float[np.ndarray, "z y x c"]
     labels: Int8[np.ndarray, "z y x"] | None
     voxels: Mapping[str, Int32[np.ndarray, "_ 3"]]
     lesions: Sequence[Mapping[str, Any]]
@@ -140,6 +142,7 @@ def prepare_store(
     store: str | Path,
     *,
     fingerprint: Mapping[str, Any] | None = None,
+    dtype: Precision = "float32",
     num_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Store:
@@ -150,6 +153,7 @@ def prepare_store(
       plan: how they are preprocessed.
       store: folder, made where it is missing.
       fingerprint: what the plan was made from, to be kept beside it.
+      dtype: of the images; float16 takes half the space, and readers get float32.
       num_workers: processes; None: one for each processor.
       progress: told after each case.
 
@@ -164,7 +168,7 @@ def prepare_store(
         raise ValueError(f"{store}: case {', '.join(twice)} given twice")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(store):
-        for left in folder.glob(f"{_TEMPORARY}*"):
+        for left in folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left)
         (store / "store.json").unlink(missing_ok=True)
         _write_json(store / "plan.json", plan.to_dict())
@@ -173,7 +177,7 @@ def prepare_store(
         else:
             (store / "fingerprint.json").unlink(missing_ok=True)
         outcomes = run_all(
-            partial(_prepare_case, plan=plan, folder=folder),
+            partial(prepare_case, plan=plan, folder=folder, dtype=dtype),
             cases,
             num_workers=num_workers,
             progress=progress,
@@ -192,8 +196,8 @@ def prepare_store(
     return Store(store)
 
 
-def _prepare_case(case: Case, *, plan: Plan, folder: Path) -> None:
-    """Write one case's folder, unless it is there and made from the same things."""
+def prepare_case(case: Case, *, plan: Plan, folder: Path, dtype: Precision) -> None:
+    """Write a case's folder into another, unless it is there and up to date."""
     target = folder / case.id
     made_from = {
         "version": VERSION,
@@ -203,6 +207,7 @@ def _prepare_case(case: Case, *, plan: Plan, folder: Path) -> None:
         "columns": dict(case.columns),
         "reading": case.reading.to_dict(),
         "plan_digest": plan.digest(),
+        "dtype": dtype,
         "sources": _sources(case, plan),
     }
     if (target / "case.json").is_file():
@@ -216,31 +221,33 @@ def _prepare_case(case: Case, *, plan: Plan, folder: Path) -> None:
                 _write_json(target / "case.json", facts)
             return
     prepared = preprocess(case, plan)
-    part = folder / f"{_TEMPORARY}{case.id[:100]}-{secrets.token_hex(4)}"
+    image = _as_dtype(case.id, prepared.image, dtype)
+    part = folder / f"{TEMPORARY}{case.id[:100]}-{secrets.token_hex(4)}"
     part.mkdir()
     regions = {}
-    _save(part / "image.npy", prepared.image)
+    arrays = {"image.npy": image}
     if prepared.labels is not None:
-        _save(part / "labels.npy", prepared.labels)
         locations = region_locations(prepared.labels, dict(plan.regions))
-        _save(part / "locations.npy", np.concatenate(list(locations.values())))
-        start = 0
-        for name, voxels in locations.items():
-            regions[name] = (start, start + len(voxels))
-            start += len(voxels)
+        regions = _rows(locations)
         spacing_mm = prepared.geometry.new_spacing_mm
         lesions = index_lesions(prepared.labels, spacing_mm=spacing_mm)
-        _save(part / "lesion_voxels.npy", lesions.voxels)
+        arrays |= {
+            "labels.npy": prepared.labels,
+            "locations.npy": np.concatenate(list(locations.values())),
+            "lesion_voxels.npy": lesions.voxels,
+        }
         _write_json(part / "lesions.json", lesions.facts)
     facts = {
         **made_from,
+        "bmjax": __version__,
         "geometry": prepared.geometry.to_dict(),
         "regions": regions,
+        "arrays": {name: _save(part / name, array) for name, array in arrays.items()},
         "warnings": list(prepared.warnings),
     }
     _write_json(part / "case.json", facts)
     if target.exists():
-        old = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        old = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
         target.rename(old)
         part.rename(target)
         shutil.rmtree(old)
@@ -268,6 +275,7 @@ def _sources(case: Case, plan: Plan) -> dict[str, dict[str, Any]]:
 def _essence(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a prepared case depends on; not where its sources lie."""
     names = ("version", "id", "patient", "visit", "columns", "reading", "plan_digest")
+    names += ("dtype",)
     hashes = {role: source["sha256"] for role, source in facts["sources"].items()}
     return {"sources": hashes, **{name: facts.get(name) for name in names}}
 
@@ -309,11 +317,46 @@ def _map(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def _as_dtype(
+    case: str, image: Float[np.ndarray, "z y x c"], dtype: Precision
+) -> Float[np.ndarray, "z y x c"]:
+    if dtype == "float32":
+        return image
+    largest = max(-image.min(), image.max())
+    if largest > np.finfo(dtype).max:
+        raise ValueError(
+            f"{case}: a value of {largest:g} does not fit {dtype}; prepare as float32"
+        )
+    return image.astype(dtype)
+
+
+def _rows(
+    locations: Mapping[str, Int32[np.ndarray, "_ 3"]],
+) -> dict[str, tuple[int, int]]:
+    """Where the voxels of each region lie, one region after the other."""
+    stops = np.cumsum([len(voxels) for voxels in locations.values()]).tolist()
+    pairs = zip([0, *stops[:-1]], stops, strict=True)
+    return dict(zip(locations, pairs, strict=True))
+
+
+def array_facts(array: np.ndarray) -> dict[str, Any]:
+    """By which a stored array is known again."""
+    # a view of bytes, which an empty array has as well
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    digest = hashlib.sha256(content.data)
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _save(path: Path, array: np.ndarray) -> dict[str, Any]:
     with path.open("xb") as file:
         np.save(file, array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
+    return array_facts(array)
 
 
 def _read_json(path: Path) -> Any:
