@@ -88,6 +88,16 @@ def test_a_missing_prediction_fails_and_the_rest_is_evaluated(folders):
     assert evaluation.summary["num_expected"] == 3
 
 
+def test_an_uncompressed_prediction_is_read_and_two_of_a_case_fail(folders):
+    for c in CASES[:2]:
+        path = folders[0] / f"{c}.nii.gz"
+        nifti.write(folders[0] / f"{c}.nii", nifti.read(path).array, affine=AFFINE)
+    (folders[0] / f"{CASES[0]}.nii.gz").unlink()
+    evaluation = evaluate(*folders)
+    assert [row["case"] for row in evaluation.rows] == [CASES[0], CASES[2]]
+    assert "remove one" in evaluation.failures[0]["message"]
+
+
 def test_a_damaged_prediction_fails(folders):
     path = folders[0] / f"{CASES[0]}.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])

@@ -6,7 +6,7 @@ is a failure with its reason; the others are evaluated all the same.
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,6 @@ _BOTH_EMPTY = {
     "one": "Dice, IoU, sensitivity, precision are 1 where prediction and reference are "
     "both empty",
 }
-_KEYS = ("case", "patient", "visit", "is_prediction_empty")
 
 
 def evaluate(
@@ -163,7 +162,7 @@ def _run(
     paths: Mapping[str, Path],
     *,
     num_workers: int | None,
-):
+) -> Iterator[tuple[Expected, Scores | OSError | ValueError]]:
     """Score the cases side by side; yields each with its scores or its error."""
 
     def attempt(item: Expected) -> tuple[Expected, Scores | OSError | ValueError]:
@@ -231,7 +230,10 @@ def _froc(scored: Sequence[Scores], region: str) -> tuple[detection.Froc, int] |
     return detection.froc(lesions, false, num_cases=len(known)), len(known)
 
 
-def _froc_rows(scored: Sequence[Scores], regions: Mapping[str, tuple[int, ...]]):
+def _froc_rows(
+    scored: Sequence[Scores], regions: Mapping[str, tuple[int, ...]]
+) -> Iterator[dict[str, Any]]:
+    """The operating points of every curve."""
     for name in regions:
         found = _froc(scored, name)
         if found is None:

@@ -151,7 +151,7 @@ def _require_probabilities(path: Path, values: Float[np.ndarray, "..."]) -> None
 
 
 def _turned(
-    channels: Float[np.ndarray, "k z y x"], axes: str
+    channels: Float[np.ndarray, "k _ _ _"], axes: str
 ) -> Float[np.ndarray, "k z y x"]:
     """From stored axes, such as LPS for x, y, z, to the RAS of the reader."""
     letters = axes[::-1]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from bmjax.data import grids, nifti
 from bmjax.data.soundness import count_labels, label_fault
-from bmjax.evaluation.pairing import Expected
+from bmjax.evaluation.pairing import Expected, file_of
 from bmjax.evaluation.prediction import read_prediction
 from bmjax.metrics import case, conventions
 from bmjax.metrics.detection import Confidences
@@ -66,6 +66,8 @@ class Scorer:
           ValueError: the case cannot be compared.
         """
         expected, path = task
+        if path.name == f"{expected.case}.nii.gz":
+            path = file_of(path.parent, expected.case)  # or without .gz
         reference = nifti.read_labels(expected.labels)
         predicted = read_prediction(
             path, expected.case, scheme=self.scheme, reference=reference

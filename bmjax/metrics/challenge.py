@@ -184,16 +184,16 @@ def best_matches(lesions: Pair) -> dict[int, tuple[int, float]]:
     # only lesions that overlap anything can be matched
     rows, at_row = np.unique(lesions.overlaps[:, 0], return_inverse=True)
     columns, at_column = np.unique(lesions.overlaps[:, 1], return_inverse=True)
-    cost = np.full((len(rows), len(columns)), 1.0 + 1e-6)
+    dices = np.zeros((len(rows), len(columns)))
     for i, j, (real, predicted, common) in zip(
         at_row, at_column, lesions.overlaps, strict=True
     ):
         sizes = lesions.reference[real - 1], lesions.predicted[predicted - 1]
-        dice = 2 * common / sum(lesion.num_voxels for lesion in sizes)
-        if dice >= 1e-6:
-            cost[i, j] = 1.0 - dice
+        dices[i, j] = 2 * common / sum(lesion.num_voxels for lesion in sizes)
+    # the package's costs, so that ties fall as there
+    cost = np.where(dices >= 1e-6, 1.0 - dices, 1.0 + 1e-6)
     return {
-        int(rows[i]): (int(columns[j]), float(1.0 - cost[i, j]))
+        int(rows[i]): (int(columns[j]), float(dices[i, j]))
         for i, j in zip(*linear_sum_assignment(cost), strict=True)
         if cost[i, j] < 1.0
     }

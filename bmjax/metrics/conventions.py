@@ -102,7 +102,7 @@ TABLES = {
     "candidates that touch it, 0 without; of a false positive its highest probability",
     "size bins": "by equivalent diameter; a bin holds its lower end",
     "detection": "share of reference lesions with any common voxel; false positives "
-    "per case hold no reference voxel",
+    "per case and per patient hold no reference voxel",
     "froc": "candidates: 26-connected components of probability >= 0.1, with their "
     "highest probability as confidence; a lesion is found by a candidate that shares a "
     "voxel; rate: false candidates per case; score: mean sensitivity at 1/4, 1/2, 1, "

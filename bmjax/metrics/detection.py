@@ -124,17 +124,20 @@ def froc(
 
 
 def sensitivity_by_bin(
-    lesion_rows: Sequence[Mapping[str, Any]], *, num_cases: int
+    lesion_rows: Sequence[Mapping[str, Any]], *, num_cases: int, num_patients: int
 ) -> dict[str, Any]:
-    """Share of lesions found, in all and by size, and false positives per case.
+    """Share of lesions found, in all and by size, and the rate of false positives.
 
     Args:
       lesion_rows: rows of one region, see `case.Comparison.lesions`.
       num_cases: cases, those without lesions included.
+      num_patients: patients, of whom each may have several cases.
     """
     real = [row for row in lesion_rows if row["kind"] == "reference"]
+    num_false = len(lesion_rows) - len(real)
     return {
-        "false_positives_per_case": (len(lesion_rows) - len(real)) / num_cases,
+        "false_positives_per_case": num_false / num_cases,
+        "false_positives_per_patient": num_false / num_patients,
         "all": _found(real),
         "by_size": {
             name: _found([row for row in real if row["size_bin"] == name])

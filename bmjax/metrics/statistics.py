@@ -71,5 +71,9 @@ def summarise(
     }
     if f"reference_lesions_{region}" in rows[0]:
         own = [row for row in lesion_rows if row["region"] == region]
-        summary["detection"] = detection.sensitivity_by_bin(own, num_cases=len(rows))
+        summary["detection"] = detection.sensitivity_by_bin(
+            own,
+            num_cases=len(rows),
+            num_patients=len({row.get("patient", row["case"]) for row in rows}),
+        )
     return summary

@@ -209,6 +209,14 @@ def test_successor_is_undefined_without_a_large_lesion():
     assert result.small.num_true_positive == 1
 
 
+def test_successor_detects_at_a_dice_of_exactly_a_tenth():
+    real, predicted = blank(), blank()
+    real[0, 0, 0] = True
+    predicted[0, :2, :] = True
+    predicted[0, 0, 9] = False  # Dice 2 / 20
+    assert of_package(predicted, real).small.num_true_positive == 1
+
+
 def test_successor_detects_from_a_dice_of_a_tenth_on():
     real, predicted = blank(), blank()
     real[0, 0, 0] = True

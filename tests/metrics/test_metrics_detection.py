@@ -96,9 +96,10 @@ def test_sensitivity_by_size_counts_lesions_not_cases():
         for f in (True, False, False)
     ]
     rows.append({"kind": "false positive", "is_found": False})
-    found = detection.sensitivity_by_bin(rows, num_cases=2)
+    found = detection.sensitivity_by_bin(rows, num_cases=2, num_patients=1)
     assert found["all"]["sensitivity"] == pytest.approx(1 / 3)
     assert found["by_size"]["<3 mm"]["num_lesions"] == 3
     assert np.isnan(found["by_size"]["3-5 mm"]["sensitivity"])
     assert found["by_volume"]["<100 mm3"]["num_found"] == 1
     assert found["false_positives_per_case"] == 0.5
+    assert found["false_positives_per_patient"] == 1
