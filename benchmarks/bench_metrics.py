@@ -26,6 +26,7 @@ class Scored:
       num_lesions: balls of three nested labels.
       spacing_mm: voxel size [mm].
       max_radius: of the largest ball [vox]; None: an eighth of the volume.
+      extent: of the central box that holds all lesions [vox]; None: the volume.
       num_cases: in the folder.
     """
 
@@ -34,6 +35,7 @@ class Scored:
     num_lesions: int
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     max_radius: int | None = None
+    extent: tuple[int, int, int] | None = None
     num_cases: int = 1
 
     @property
@@ -49,7 +51,10 @@ class Scored:
         largest = self.max_radius or min(self.size) // 8
         for _ in range(self.num_lesions):
             radius = int(rng.integers(1, largest + 1))
-            centre = [int(rng.integers(radius, n - radius)) for n in self.size]
+            centre = [
+                (n - m) // 2 + int(rng.integers(radius, m - radius))
+                for n, m in zip(self.size, self.extent or self.size, strict=True)
+            ]
             box = tuple(slice(c - radius, c + radius + 1) for c in centre)
             grid = np.indices((2 * radius + 1,) * 3) - radius
             distance = np.sqrt((grid**2).sum(0)) / max(radius, 1)
@@ -79,12 +84,14 @@ def _folders(*counts: int) -> dict[str, Scored]:
     }
 
 
+# as in BraTS-MET-01352-000: 21 enhancing lesions in that box of that volume
 METASTASES = Scored(
     measure="all",
     size=(376, 256, 256),
     num_lesions=21,
     spacing_mm=(0.6, 1.0, 1.0),
     max_radius=7,
+    extent=(170, 137, 114),
 )
 CASES = (
     _cases((155, 240, 240), 20)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bmjax.cli import main
 from bmjax.data import nifti
 from bmjax.data.cases import Case
 from bmjax.evaluation import evaluate
@@ -332,6 +333,18 @@ def test_images_beside_the_reference_are_remembered(folders, tmp_path):
     assert evaluation.ok
     images = evaluation.files[CASES[1]]["images"]
     assert set(images) == {"t1c", "t2f"}
+
+
+def test_the_command_groups_and_takes_tolerances(folders, tmp_path, capsys):
+    options = ["--by", "primary", "--tolerances-mm", "0.5", "2"]
+    paths = [str(folders[0]), str(manifest_of(tmp_path)), "--out", str(tmp_path / "e")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *paths, *options])
+    assert stopped.value.code == 0
+    assert "primary skin: mean over 1 cases" in capsys.readouterr().out
+    with (tmp_path / "e" / "cases.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["nsd_surfel_0.5mm_ET"] == row["nsd_voxel_2mm_WT"] == "1"
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -13,6 +13,7 @@ the scheme's order, of labels the likeliest is taken.
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,10 @@ from bmjax.data.streams import fault
 from bmjax.evaluation.pairing import file_of
 from bmjax.planning.plan import LabelScheme
 
+_UNREADABLE = (
+    *(KeyError, ValueError, OSError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 Probabilities = dict[str, Float[np.ndarray, "z y x"]]
 
 
@@ -98,7 +103,7 @@ def _from_npz(
     try:
         with np.load(path, allow_pickle=False) as content:
             channels = content["probabilities"].astype(np.float32)
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise fault(
             path,
             f"no readable array `probabilities` ({error})",

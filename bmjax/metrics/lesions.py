@@ -114,27 +114,33 @@ def measure(
       numbered: components as `components` numbers them.
       spacing_mm: voxel size, z y x [mm].
     """
-    if not numbered.size or not numbered.any():
+    place = np.flatnonzero(numbered)  # few voxels: what follows is quick
+    if not place.size:
         return ()
-    statistics = cc3d.statistics(numbered.astype(np.uint32))
+    numbers = numbered.reshape(-1)[place]
+    order = np.argsort(numbers, kind="stable")
+    where = np.stack(np.unravel_index(place[order], numbered.shape))  # 3 voxels
+    indices, starts, counts = np.unique(
+        numbers[order], return_index=True, return_counts=True
+    )
+    lower = np.minimum.reduceat(where, starts, axis=1).T.tolist()
+    upper = (np.maximum.reduceat(where, starts, axis=1) + 1).T.tolist()
+    centres = (np.add.reduceat(where, starts, axis=1) / counts).T.tolist()
     volume_mm3 = float(np.prod(spacing_mm))
-    lesions = []
-    for index in range(1, len(statistics["voxel_counts"])):
-        num_voxels = int(statistics["voxel_counts"][index])
-        z, y, x = statistics["bounding_boxes"][index]
-        cz, cy, cx = (float(v) for v in statistics["centroids"][index])
-        lesions.append(
-            Lesion(
-                index=index,
-                num_voxels=num_voxels,
-                volume_mm3=num_voxels * volume_mm3,
-                diameter_mm=diameter_mm(num_voxels * volume_mm3),
-                centre_vox=(cz, cy, cx),
-                lower_vox=(int(z.start), int(y.start), int(x.start)),
-                upper_vox=(int(z.stop), int(y.stop), int(x.stop)),
-            )
+    return tuple(
+        Lesion(
+            index=int(index),
+            num_voxels=int(count),
+            volume_mm3=int(count) * volume_mm3,
+            diameter_mm=diameter_mm(int(count) * volume_mm3),
+            centre_vox=tuple(centre),
+            lower_vox=tuple(low),
+            upper_vox=tuple(high),
         )
-    return tuple(lesions)
+        for index, count, centre, low, high in zip(
+            indices, counts, centres, lower, upper, strict=True
+        )
+    )
 
 
 def diameter_mm(volume_mm3: float) -> float:

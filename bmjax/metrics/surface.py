@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
-from bmjax.metrics.surfels import surfels
+from bmjax.metrics.surfels import places, surfels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def voxel_distances(
       reference: reference mask on the same grid.
       spacing_mm: voxel size, z y x [mm].
     """
-    predicted, real = np.argwhere(border(prediction)), np.argwhere(border(reference))
+    predicted, real = places(border(prediction)), places(border(reference))
     weights = np.ones(len(predicted)), np.ones(len(real))
     return _distances(predicted, real, *weights, spacing_mm=spacing_mm)
 
@@ -193,9 +193,9 @@ def hd95_to_mask(
     percentiles = []
     for one, other in ((prediction, reference), (reference, prediction)):
         shell = one & ~_eroded_26(one)
-        far = np.argwhere(shell & ~other)  # the others are inside: distance 0
+        far = places(shell & ~other)  # the others are inside: distance 0
         distances = np.zeros(np.count_nonzero(shell))
-        nearest = np.argwhere(border(other))
+        nearest = places(border(other))
         distances[: len(far)] = _nearest_mm(far, nearest, spacing_mm)
         percentiles.append(float(np.percentile(distances, 95)))
     return max(percentiles)

@@ -79,6 +79,11 @@ def surfels(
       spacing_mm: voxel size, z y x [mm].
     """
     code = patterns(mask)
-    place = np.flatnonzero((code != 0) & (code != _FULL))
-    corners = np.stack(np.unravel_index(place, code.shape), axis=1)
-    return corners, areas_mm2(spacing_mm)[code.ravel()[place]]
+    corners = places((code != 0) & (code != _FULL))
+    return corners, areas_mm2(spacing_mm)[code[tuple(corners.T)]]
+
+
+def places(mask: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "n 3"]:
+    """Index z y x of each voxel inside: numpy's argwhere, several times faster."""
+    inside = np.flatnonzero(np.ascontiguousarray(mask))
+    return np.stack(np.unravel_index(inside, mask.shape), axis=1)
