@@ -60,6 +60,11 @@ PEERS = {
     "monai": Peer(module="monai", packages=_NETS, settings=_pages("default")),
     "nnunet": Peer(module="nnunet", packages=_NETS, settings=_pages("default")),
     "scipy": Peer(module="scipy", packages=("scipy",), settings={"default": {}}),
+    "oracles": Peer(
+        module="oracles",
+        packages=("surface_distance", "brats_evaluation", "panoptica"),
+        settings={"default": {}},
+    ),
     "torch-save": Peer(module="torch_save", packages=_NETS, settings={"zip": {}}),
 }
 

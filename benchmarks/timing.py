@@ -17,6 +17,7 @@ CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 PACKAGES = (
     *("jax", "jaxlib", "flax", "numpy", "scipy", "torch", "monai"),
     *("dynamic-network-architectures", "nnunetv2"),
+    *("surface-distance", "panoptica", "brats-evaluation"),
 )
 SETTINGS = (
     *("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"),

@@ -59,8 +59,8 @@ def return_memory() -> None:
     if trim is None:
         return
 
-    def after(event: str, duration_s: float, **_: str | int) -> None:
-        if event == _COMPILED and duration_s > MIN_COMPILE_S:
+    def after(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED and duration_secs > MIN_COMPILE_S:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(after)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bmjax.cli import main
 from bmjax.data import nifti
 from bmjax.data.cases import Case
 from bmjax.evaluation import evaluate
@@ -86,6 +87,16 @@ def test_a_missing_prediction_fails_and_the_rest_is_evaluated(folders):
     assert "no prediction" in failure["message"]
     assert evaluation.summary["failed"] == [failure]
     assert evaluation.summary["num_expected"] == 3
+
+
+def test_an_uncompressed_prediction_is_read_and_two_of_a_case_fail(folders):
+    for c in CASES[:2]:
+        path = folders[0] / f"{c}.nii.gz"
+        nifti.write(folders[0] / f"{c}.nii", nifti.read(path).array, affine=AFFINE)
+    (folders[0] / f"{CASES[0]}.nii.gz").unlink()
+    evaluation = evaluate(*folders)
+    assert [row["case"] for row in evaluation.rows] == [CASES[0], CASES[2]]
+    assert "remove one" in evaluation.failures[0]["message"]
 
 
 def test_a_damaged_prediction_fails(folders):
@@ -183,6 +194,7 @@ def test_files_hold_what_was_returned(folders, tmp_path):
         "files.json",
         "lesions.csv",
         "summary.json",
+        "summary_nnunet.json",
     ]
     with (out / "cases.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -192,8 +204,11 @@ def test_files_hold_what_was_returned(folders, tmp_path):
     )
     assert json.loads((out / "summary.json").read_text())["num_evaluated"] == 3
     conventions = json.loads((out / "conventions.json").read_text())
-    metrics = {name.rsplit("_", 1)[0] for name in rows[0] if name.endswith("_WT")}
-    assert metrics <= set(conventions)
+    columns = {name for name in rows[0] if name not in ("case", "patient", "visit")}
+    assert {name.removesuffix("_WT") for name in columns if "_WT" in name} <= set(
+        conventions
+    )
+    assert "is_prediction_empty" in conventions
 
 
 def test_undefined_numbers_are_null_in_json_and_blank_in_csv(folders, tmp_path):
@@ -206,14 +221,90 @@ def test_undefined_numbers_are_null_in_json_and_blank_in_csv(folders, tmp_path):
         assert next(csv.DictReader(file))["dice_WT"] == ""
 
 
-def test_columns_of_a_manifest_travel_into_the_rows(folders, tmp_path):
+def test_an_infinite_distance_is_written_as_such_and_counted(folders, tmp_path):
+    path = folders[0] / f"{CASES[0]}.nii.gz"
+    nifti.write(path, np.zeros((6, 12, 14), np.uint8), affine=AFFINE)
+    evaluation = evaluate(*folders, out=tmp_path / "eval")
+    with (tmp_path / "eval" / "cases.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["hd95_surfel_WT"] == "inf"
+    described = evaluation.summary["regions"]["WT"]["hd95_surfel"]
+    assert (described["n"], described["n_infinite"]) == (2, 1)
+
+
+def manifest_of(folder):
     lines = ["case,patient,visit,labels,primary"]
-    lines += [f"{c},{c[:6]},000,ref/{c}.nii.gz,lung" for c in CASES]
-    manifest = tmp_path / "manifest.csv"
+    lines += [
+        f"{c},{c[:6]},000,ref/{c}.nii.gz,{primary}"
+        for c, primary in zip(CASES, ("lung", "lung", "skin"), strict=True)
+    ]
+    manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(lines) + "\n")
-    evaluation = evaluate(folders[0], manifest)
-    assert [row["primary"] for row in evaluation.rows] == ["lung"] * 3
+    return manifest
+
+
+def test_columns_of_a_manifest_travel_into_the_rows(folders, tmp_path):
+    evaluation = evaluate(folders[0], manifest_of(tmp_path))
+    assert [row["primary"] for row in evaluation.rows] == ["lung", "lung", "skin"]
     assert evaluation.rows[0]["patient"] == "a-0001"
+
+
+def test_summaries_by_a_column_hold_its_cases_only(folders, tmp_path):
+    evaluation = evaluate(folders[0], manifest_of(tmp_path), by=("primary",))
+    groups = evaluation.summary["groups"]["primary"]
+    assert {value: g["num_evaluated"] for value, g in groups.items()} == {
+        "lung": 2,
+        "skin": 1,
+    }
+    lung = groups["lung"]["regions"]["WT"]
+    assert lung["detection"]["false_positives_per_case"] == 0.5
+    assert groups["skin"]["regions"]["WT"]["dice"]["mean"] == 1
+
+
+def test_an_unknown_column_is_refused_with_those_that_are_there(folders, tmp_path):
+    with pytest.raises(ValueError, match="no column site .* patient, primary, visit"):
+        evaluate(folders[0], manifest_of(tmp_path), by=("site",))
+
+
+def test_volumes_of_prediction_and_reference_are_compared(folders):
+    agreement = evaluate(*folders).summary["regions"]["WT"]["agreement"]
+    assert agreement["n"] == 3
+    assert agreement["bias"] == pytest.approx(0.003 / 3)  # one voxel of 3 mm3 in three
+
+
+def test_progress_is_told_case_by_case(folders):
+    told = []
+    evaluate(*folders, progress=lambda *now: told.append(now))
+    assert told == [(i, 3, c) for i, c in enumerate(CASES, start=1)]
+
+
+def test_two_readers_may_both_be_folders_of_cases(folders, tmp_path):
+    for reader, shift in (("A", 0), ("B", 1)):
+        for c in CASES:
+            labels = np.roll(labels_of(0), shift, axis=2)
+            path = tmp_path / reader / c / f"{c}-seg.nii.gz"
+            nifti.write(path, labels, affine=AFFINE)
+    forth = evaluate(tmp_path / "B", tmp_path / "A")
+    back = evaluate(tmp_path / "A", tmp_path / "B")
+    assert forth.ok and back.ok
+    for metric in ("dice", "hd95_surfel", "nsd_surfel_1mm", "assd_monai", "pq"):
+        column = f"{metric}_WT"
+        assert forth.rows[0][column] == pytest.approx(back.rows[0][column])
+    assert forth.rows[0]["dice_WT"] == pytest.approx(0.8)
+    assert forth.rows[0]["hd_voxel_WT"] == pytest.approx(1.0)
+
+
+def test_a_second_reader_without_a_case_fails_for_it(folders, tmp_path):
+    for c in CASES[:2]:
+        path = tmp_path / "B" / c / f"{c}-seg.nii.gz"
+        nifti.write(path, labels_of(0), affine=AFFINE)
+    evaluation = evaluate(tmp_path / "B", folders[1])
+    assert len(evaluation.rows) == 2
+    assert evaluation.failures[0]["case"] == CASES[2]
+
+
+def test_workers_do_not_change_the_result(folders):
+    results = [evaluate(*folders, num_workers=n).to_dict() for n in (1, 3)]
+    assert results[0] == results[1]
 
 
 def test_cases_already_found_are_a_reference(folders):
@@ -244,6 +335,18 @@ def test_images_beside_the_reference_are_remembered(folders, tmp_path):
     assert set(images) == {"t1c", "t2f"}
 
 
+def test_the_command_groups_and_takes_tolerances(folders, tmp_path, capsys):
+    options = ["--by", "primary", "--tolerances-mm", "0.5", "2"]
+    paths = [str(folders[0]), str(manifest_of(tmp_path)), "--out", str(tmp_path / "e")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *paths, *options])
+    assert stopped.value.code == 0
+    assert "primary skin: mean over 1 cases" in capsys.readouterr().out
+    with (tmp_path / "e" / "cases.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert row["nsd_surfel_0.5mm_ET"] == row["nsd_voxel_2mm_WT"] == "1"
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder of predictions"):
         evaluate(tmp_path / "nowhere", tmp_path)
@@ -269,6 +372,43 @@ def test_the_real_pair_scores_as_published(tmp_path):
     assert dices == pytest.approx([0.884403, 0.943704, 0.934672], abs=1e-6)
     assert row["reference_lesions_ET"] == 21
     assert row["found_lesions_ET"] == 13
+    golden = json.loads((SHARED / "golden" / "met01352_oracles.json").read_text())
+    by_case = {(entry["peer"], entry["case"]): entry["values"] for entry in golden}
+    for region in ("WT", "TC", "ET"):
+        deepmind = by_case["surface-distance", f"HD95 {region}"]
+        assert row[f"hd95_surfel_{region}"] == pytest.approx(deepmind["HD95"], abs=1e-3)
+        assert row[f"hd_surfel_{region}"] == pytest.approx(deepmind["HD100"], abs=1e-3)
+        nsd = deepmind["NSD_1mm"]
+        assert row[f"nsd_surfel_1mm_{region}"] == pytest.approx(nsd, abs=1e-6)
+        panoptica = by_case["panoptica", f"default {region}"]["ungrouped"]
+        for name in ("rq", "sq", "pq"):
+            assert row[f"{name}_{region}"] == pytest.approx(panoptica[name], abs=1e-6)
+        assert row[f"iou_{region}"] == pytest.approx(
+            panoptica["global_bin_iou"], abs=1e-6
+        )
+    # not the row made from paths, whose spacing is in the wrong order
+    package = by_case["brats-evaluation", "mets ET TC WT RC, nibabel images"]
+    report = package["mets_report"]
+    for region in ("WT", "TC", "ET"):
+        low = region.lower()
+        for ours, theirs in (
+            ("tp", "all_instance_tp"),
+            ("fp", "all_instance_fp"),
+            ("fn", "all_instance_fn"),
+            ("large_found", "large_instance_tp"),
+            ("large_missed", "large_instance_fn"),
+            ("small_found", "small_instance_tp"),
+            ("small_missed", "small_instance_fn"),
+        ):
+            assert row[f"{ours}_bratseval_{region}"] == report[f"{theirs}_{low}"]
+        for ours, theirs, within in (
+            ("dice", "dsc", 1e-6),
+            ("hd95", "hd95", 1e-3),
+            ("nsd", "nsd", 1e-6),
+        ):
+            value = row[f"lesionwise_{ours}_bratseval_{region}"]
+            published = report[f"lesionwise_{theirs}_mean_{low}"]
+            assert value == pytest.approx(published, abs=within)
 
 
 def test_a_raw_folder_of_real_cases_is_a_reference(real_cases, tmp_path):

@@ -1,4 +1,4 @@
-"""nnU-Net: its predictor around the same network, preprocessing, augmentation, export."""
+"""nnU-Net: predictor around the same network, preprocessing, augmentation, export."""
 
 import json
 import shutil

@@ -20,7 +20,7 @@ AsFlags = tyro.conf.arg(name="")
 
 def print_evaluation(evaluation: Any) -> None:
     """The scores as a table, then the cases that could not be compared."""
-    from bmjax.report.tables import evaluation_table
+    from bmjax.report.terminal import evaluation_table
 
     console = Console()
     if not console.is_terminal:

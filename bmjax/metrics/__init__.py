@@ -1,5 +1,31 @@
 """Quality measures, each definition under its own name."""
 
-from bmjax.metrics import case, lesions, overlap, statistics
+from bmjax.metrics import (
+    agreement,
+    case,
+    challenge,
+    conventions,
+    detection,
+    instances,
+    lesions,
+    overlap,
+    pixel,
+    statistics,
+    surface,
+    surfels,
+)
 
-__all__ = ["case", "lesions", "overlap", "statistics"]
+__all__ = [
+    "agreement",
+    "case",
+    "challenge",
+    "conventions",
+    "detection",
+    "instances",
+    "lesions",
+    "overlap",
+    "pixel",
+    "statistics",
+    "surface",
+    "surfels",
+]

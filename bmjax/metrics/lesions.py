@@ -1,8 +1,8 @@
-"""Lesions one by one: components, sizes, and matching of predicted to real ones.
+"""Lesions one by one: components, sizes, and which predicted one meets which real one.
 
-A lesion is a 26-connected component of a mask. Two matchings live here under their own
-names, because their numbers are not comparable: `match` (any common voxel) and
-`brats_mets_2023` (the challenge's rule: near lesions merged, 18-connected dilation).
+A lesion is a 26-connected component of a mask. `match` asks for any common voxel; the
+rules of challenges and of instance metrics, whose numbers are not comparable, live in
+`challenge` and `instances`. All of them start from the same `Pair`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from jaxtyping import Bool, Int, Num
 
 SIZE_BINS_MM = (3.0, 5.0, 10.0)
 SIZE_BIN_NAMES = ("<3 mm", "3-5 mm", "5-10 mm", ">=10 mm")
-BRATS_METS_MIN_VOLUME_MM3 = 2.0
+SMALL_MM3 = 100.0
+VOLUME_BIN_NAMES = ("<100 mm3", ">=100 mm3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,28 @@ class Lesion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The lesions of a prediction and of a reference, and where they overlap.
+
+    Attributes:
+      predicted_numbers: number of the predicted component of each voxel, 0 outside.
+      reference_numbers: number of the reference component of each voxel, 0 outside.
+      predicted: predicted lesions, number 1 first.
+      reference: reference lesions, number 1 first.
+      overlaps: one row per overlapping couple: reference number, predicted number,
+        common voxels.
+      spacing_mm: voxel size, z y x [mm].
+    """
+
+    predicted_numbers: Int[np.ndarray, "z y x"]
+    reference_numbers: Int[np.ndarray, "z y x"]
+    predicted: tuple[Lesion, ...]
+    reference: tuple[Lesion, ...]
+    overlaps: Int[np.ndarray, "o 3"]
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Match:
     """One reference lesion and what the prediction made of it.
 
@@ -76,23 +99,6 @@ class Matching:
     false_positives: tuple[Lesion, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LesionWise:
-    """Result of the BraTS-METS 2023 rule; see `brats_mets_2023`.
-
-    Attributes:
-      dice: the lesion-wise Dice, 1 where there is neither lesion nor false positive.
-      num_true_positive: reference lesions above the volume limit that are matched.
-      num_false_negative: reference lesions above the volume limit that are not.
-      num_false_positive: predicted components, of any size, that match nothing.
-    """
-
-    dice: float
-    num_true_positive: int
-    num_false_negative: int
-    num_false_positive: int
-
-
 def components(mask: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
     """Number the 26-connected components of a mask from 1; 0 is background."""
     numbered = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
@@ -108,27 +114,33 @@ def measure(
       numbered: components as `components` numbers them.
       spacing_mm: voxel size, z y x [mm].
     """
-    if not numbered.size or not numbered.any():
+    place = np.flatnonzero(numbered)  # few voxels: what follows is quick
+    if not place.size:
         return ()
-    statistics = cc3d.statistics(numbered.astype(np.uint32))
+    numbers = numbered.reshape(-1)[place]
+    order = np.argsort(numbers, kind="stable")
+    where = np.stack(np.unravel_index(place[order], numbered.shape))  # 3 voxels
+    indices, starts, counts = np.unique(
+        numbers[order], return_index=True, return_counts=True
+    )
+    lower = np.minimum.reduceat(where, starts, axis=1).T.tolist()
+    upper = (np.maximum.reduceat(where, starts, axis=1) + 1).T.tolist()
+    centres = (np.add.reduceat(where, starts, axis=1) / counts).T.tolist()
     volume_mm3 = float(np.prod(spacing_mm))
-    lesions = []
-    for index in range(1, len(statistics["voxel_counts"])):
-        num_voxels = int(statistics["voxel_counts"][index])
-        z, y, x = statistics["bounding_boxes"][index]
-        cz, cy, cx = (float(v) for v in statistics["centroids"][index])
-        lesions.append(
-            Lesion(
-                index=index,
-                num_voxels=num_voxels,
-                volume_mm3=num_voxels * volume_mm3,
-                diameter_mm=diameter_mm(num_voxels * volume_mm3),
-                centre_vox=(cz, cy, cx),
-                lower_vox=(int(z.start), int(y.start), int(x.start)),
-                upper_vox=(int(z.stop), int(y.stop), int(x.stop)),
-            )
+    return tuple(
+        Lesion(
+            index=int(index),
+            num_voxels=int(count),
+            volume_mm3=int(count) * volume_mm3,
+            diameter_mm=diameter_mm(int(count) * volume_mm3),
+            centre_vox=tuple(centre),
+            lower_vox=tuple(low),
+            upper_vox=tuple(high),
         )
-    return tuple(lesions)
+        for index, count, centre, low, high in zip(
+            indices, counts, centres, lower, upper, strict=True
+        )
+    )
 
 
 def diameter_mm(volume_mm3: float) -> float:
@@ -136,23 +148,23 @@ def diameter_mm(volume_mm3: float) -> float:
     return float(np.cbrt(6.0 * volume_mm3 / np.pi))
 
 
+def volume_bin(volume_mm3: float) -> str:
+    """Whether a lesion is smaller than 100 mm3, where challenges and studies cut."""
+    return VOLUME_BIN_NAMES[int(volume_mm3 >= SMALL_MM3)]
+
+
 def size_bin(diameter: float) -> str:
     """Name of the bin of an equivalent diameter [mm]; a bin holds its lower end."""
     return SIZE_BIN_NAMES[int(np.searchsorted(SIZE_BINS_MM, diameter, side="right"))]
 
 
-def match(
+def pair(
     prediction: Bool[np.ndarray, "z y x"],
     reference: Bool[np.ndarray, "z y x"],
     *,
     spacing_mm: tuple[float, float, float],
-) -> Matching:
-    """Match lesions by any common voxel.
-
-    A reference component is found if the prediction holds one of its voxels; a
-    predicted component is a false positive if it holds no reference voxel. One
-    predicted component may find several reference lesions, and then counts whole
-    in the Dice of each.
+) -> Pair:
+    """Number the lesions of two masks and find their overlaps.
 
     Args:
       prediction: predicted mask.
@@ -160,85 +172,48 @@ def match(
       spacing_mm: voxel size, z y x [mm].
     """
     predicted, real = components(prediction), components(reference)
-    predicted_lesions = measure(predicted, spacing_mm=spacing_mm)
-    sizes = np.array([0, *(lesion.num_voxels for lesion in predicted_lesions)])
     is_shared = prediction & reference
-    num = len(sizes)
+    num = int(predicted.max(initial=0)) + 1
     codes = real[is_shared].astype(np.int64) * num + predicted[is_shared]
-    codes, overlaps = np.unique(codes, return_counts=True)
-    pairs = np.stack([codes // num, codes % num])  # 2 pairs: reference, prediction
+    codes, counts = np.unique(codes, return_counts=True)
+    return Pair(
+        predicted_numbers=predicted,
+        reference_numbers=real,
+        predicted=measure(predicted, spacing_mm=spacing_mm),
+        reference=measure(real, spacing_mm=spacing_mm),
+        overlaps=np.stack([codes // num, codes % num, counts], axis=1),
+        spacing_mm=spacing_mm,
+    )
+
+
+def match(lesions: Pair) -> Matching:
+    """Match lesions by any common voxel.
+
+    A reference component is found if the prediction holds one of its voxels; a
+    predicted component is a false positive if it holds no reference voxel. One
+    predicted component may find several reference lesions, and then counts whole
+    in the Dice of each.
+    """
+    sizes = np.array([0, *(lesion.num_voxels for lesion in lesions.predicted)])
+    real, predicted, common = lesions.overlaps.T
     matches = []
-    for lesion in measure(real, spacing_mm=spacing_mm):
-        is_own = pairs[0] == lesion.index
-        total = lesion.num_voxels + int(sizes[pairs[1][is_own]].sum())
+    for lesion in lesions.reference:
+        is_own = real == lesion.index
+        total = lesion.num_voxels + int(sizes[predicted[is_own]].sum())
         matches.append(
             Match(
                 lesion=lesion,
                 is_found=bool(is_own.any()),
-                dice=2 * int(overlaps[is_own].sum()) / total,
+                dice=2 * int(common[is_own].sum()) / total,
             )
         )
-    touching = set(pairs[1].tolist())
+    touching = set(predicted.tolist())
     return Matching(
         matches=tuple(matches),
-        false_positives=tuple(p for p in predicted_lesions if p.index not in touching),
+        false_positives=tuple(
+            lesion for lesion in lesions.predicted if lesion.index not in touching
+        ),
     )
-
-
-def brats_mets_2023(
-    prediction: Bool[np.ndarray, "z y x"],
-    reference: Bool[np.ndarray, "z y x"],
-    *,
-    spacing_mm: tuple[float, float, float],
-    min_volume_mm3: float = BRATS_METS_MIN_VOLUME_MM3,
-) -> LesionWise:
-    """Lesion-wise Dice of the BraTS-METS 2023 challenge, re-derived from its rule.
-
-    Reference voxels whose 18-connected dilations (one voxel) meet are one lesion. The
-    predicted components that meet a lesion's dilation match it, whole; its Dice is
-    that of their union and the undilated lesion. Lesions of at most `min_volume_mm3`
-    are left out, false positives of any size are not. The result is the sum of Dice
-    over (lesions kept + false positives).
-
-    Args:
-      prediction: predicted mask.
-      reference: reference mask on the same grid.
-      spacing_mm: voxel size, z y x [mm].
-      min_volume_mm3: lesions up to this volume do not count [mm3].
-    """
-    merged = np.where(reference, components(dilate_18(reference)), 0)
-    predicted = components(prediction)
-    sizes = np.bincount(predicted.ravel())
-    voxel_mm3 = float(np.prod(spacing_mm))
-    dices, is_found, matched = [], [], set()
-    for lesion in measure(merged, spacing_mm=spacing_mm):
-        box = _grown(lesion.box, merged.shape)
-        own = merged[box] == lesion.index
-        near = np.unique(predicted[box][dilate_18(own)])
-        near = near[near > 0]
-        matched.update(near.tolist())
-        if lesion.num_voxels * voxel_mm3 <= min_volume_mm3:
-            continue
-        overlap = int(np.isin(predicted[box][own], near).sum())
-        dices.append(2 * overlap / (lesion.num_voxels + int(sizes[near].sum())))
-        is_found.append(bool(near.size))
-    num_false_positive = int(predicted.max(initial=0)) - len(matched)
-    num_counted = len(dices) + num_false_positive
-    return LesionWise(
-        dice=sum(dices) / num_counted if num_counted else 1.0,
-        num_true_positive=sum(is_found),
-        num_false_negative=len(is_found) - sum(is_found),
-        num_false_positive=num_false_positive,
-    )
-
-
-def dilate_18(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
-    """Grow a mask by its 18 neighbours (faces and edges, not corners)."""
-    along = [_dilate_line(mask, axis) for axis in range(3)]
-    grown = _dilate_line(along[0], 1)  # the three coordinate squares, joined
-    grown |= _dilate_line(along[1], 2)
-    grown |= _dilate_line(along[2], 0)
-    return grown
 
 
 def volume_ml(
@@ -248,21 +223,3 @@ def volume_ml(
 ) -> float:
     """Volume of the non-zero voxels [ml]."""
     return int(np.count_nonzero(mask)) * float(np.prod(spacing_mm)) / 1000.0
-
-
-def _dilate_line(mask: np.ndarray, axis: int) -> np.ndarray:
-    grown = mask.copy()
-    source, target = np.moveaxis(mask, axis, 0), np.moveaxis(grown, axis, 0)
-    target[1:] |= source[:-1]
-    target[:-1] |= source[1:]
-    return grown
-
-
-def _grown(
-    box: tuple[slice, slice, slice], shape: tuple[int, ...]
-) -> tuple[slice, slice, slice]:
-    z, y, x = (
-        slice(max(s.start - 1, 0), min(s.stop + 1, size))
-        for s, size in zip(box, shape, strict=True)
-    )
-    return z, y, x

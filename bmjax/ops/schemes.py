@@ -120,7 +120,7 @@ class Winograd:
 
     def __init__(self, kernel_size: tuple[int, int, int]):
         self.kernel_size = kernel_size
-        self.taps = (kernel_size[0], 1, kernel_size[2])
+        self.taps: tuple[int, int, int] = (kernel_size[0], 1, kernel_size[2])
 
     def mix(self, rows: Float[Array, "*b r w c"]) -> Float[Array, "p *b t w c"]:
         """Combinations of six neighbouring rows, from every fourth row on."""

@@ -98,6 +98,8 @@ def results_section(evaluation: EvaluationFiles, *, title: str) -> Section:
         ),
         tables.cases_table(rows, regions=regions),
     ]
+    more = (tables.surface_table(summary), tables.agreement_table(summary))
+    blocks += [table for table in more if table is not None]
     return Section(title=title, blocks=tuple(blocks))
 
 
@@ -108,6 +110,9 @@ def lesions_section(evaluation: EvaluationFiles) -> Section:
         return Section(title="Lesions", blocks=())
     region = evaluation.regions[-1]
     blocks: list[Block] = [detection]
+    froc = tables.froc_table(evaluation.summary)
+    if froc is not None:
+        blocks.append(froc)
     if any(row["region"] == region for row in evaluation.lesions):
         blocks.append(
             Grid(

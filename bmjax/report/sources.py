@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-TEXT_COLUMNS = frozenset({"case", "patient", "visit", "region", "kind", "size_bin"})
+TEXT_COLUMNS = frozenset(
+    {"case", "patient", "visit", "region", "kind", "size_bin", "volume_bin"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,13 @@
-"""Tables of an evaluation, for the page and for the terminal, from plain dicts."""
+"""Tables of an evaluation, from plain dicts."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table as RichTable
-
 from bmjax.metrics import statistics
 from bmjax.report.page import Cell, Table
 
 Row = Mapping[str, Any]
-MAX_PRINTED_CASES = 24
 DASH = "\N{EN DASH}"
 SUMMARY_COLUMNS = (
     ("dice", "Dice", 3),
@@ -21,6 +17,20 @@ SUMMARY_COLUMNS = (
     ("lesionwise_dice_brats2023", "lesion-wise Dice", 3),
     ("reference_ml", "reference [ml]", 2),
     ("predicted_ml", "predicted [ml]", 2),
+)
+SURFACE_COLUMNS = (
+    ("hd95_surfel", "HD95 surfel", 2),
+    ("hd95_monai", "HD95 MONAI", 2),
+    ("assd_surfel", "ASSD surfel", 2),
+    ("nsd_surfel_1mm", "NSD 1 mm", 3),
+)
+LESION_COLUMNS = (
+    ("lesionwise_dice_brats2023", "Dice BraTS 2023", 3),
+    ("lesionwise_hd95_brats2023", "HD95 BraTS 2023", 1),
+    ("lesionwise_dice_bratseval", "Dice brats-evaluation", 3),
+    ("rq", "RQ", 3),
+    ("sq", "SQ", 3),
+    ("pq", "PQ", 3),
 )
 
 
@@ -55,7 +65,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         for metric, _, digits in used:
             described = measured.get(metric)
             if metric in ("dice", "lesionwise_dice_brats2023"):
-                row.append(Cell(text=_mean_sd(described, digits)))
+                row.append(Cell(text=mean_sd(described, digits)))
             else:
                 mean = described["mean"] if described else None
                 row.append(Cell(text=number(mean, digits=digits)))
@@ -88,7 +98,7 @@ def cases_table(rows: Sequence[Row], *, regions: Sequence[str]) -> Table:
                 value = row.get(f"{metric}_{region}")
                 kind = "bad" if metric == "dice" and value == 0 else "plain"
                 cells.append(Cell(text=number(value, digits=digits), kind=kind))
-            cells.append(Cell(text=_found(row, region)))
+            cells.append(Cell(text=found_lesions(row, region)))
         lines.append(tuple(cells))
     return Table(
         columns=("case", *(*(t for _, t, _ in metrics), "lesions") * len(regions)),
@@ -229,60 +239,97 @@ def missed_table(lesions: Sequence[Row], *, region: str, limit: int = 20) -> Tab
     )
 
 
-def evaluation_table(evaluation: Mapping[str, Any]) -> Group:
-    """What the terminal shows of an evaluation given by `Evaluation.to_dict()`."""
-    summary = evaluation["summary"]
-    parts = []
-    rows = evaluation["cases"]
-    regions = [r for r in summary["regions"] if "detection" in summary["regions"][r]]
-    if rows and len(rows) <= MAX_PRINTED_CASES:
-        by_case = RichTable(title="Dice by case", title_justify="left")
-        by_case.add_column("case")
-        for region in regions:
-            by_case.add_column(region, justify="right")
-            by_case.add_column("lesions", justify="right", style="dim")
-        for row in rows:
-            cells = [str(row["case"])]
-            for region in regions:
-                cells += [number(row[f"dice_{region}"]), _found(row, region)]
-            by_case.add_row(*cells)
-        parts.append(by_case)
-    num_failed = len(evaluation["failures"])
-    title = f"Mean over {len(rows)} cases" + (
-        f"; {num_failed} failed" if num_failed else ""
-    )
-    table = RichTable(title=title, title_justify="left")
-    for name in ("region", "n", "Dice", "95 % CI", "sens.", "spec.", "prec."):
-        table.add_column(name, justify="left" if name == "region" else "right")
-    for name in ("ref. ml", "pred. ml", "lesions found", "false pos. / case"):
-        table.add_column(name, justify="right")
-    for name, measured in summary["regions"].items():
-        if not measured:
+def surface_table(summary: Mapping[str, Any]) -> Table | None:
+    """Surface distances and lesion-wise scores by region, each by its own name."""
+    columns = [*SURFACE_COLUMNS, *LESION_COLUMNS]
+    regions: Mapping[str, Any] = summary["regions"]
+    rows = []
+    for name, measured in regions.items():
+        if "hd95_surfel" not in measured:
             continue
-        dice, detection = measured["dice"], measured.get("detection")
-        found = detection["all"] if detection else None
-        table.add_row(
-            name,
-            str(dice["n"]),
-            _mean_sd(dice, 3),
-            interval(dice),
-            number(measured["sensitivity"]["mean"]),
-            number(measured["specificity"]["mean"], digits=5),
-            number(measured["precision"]["mean"]),
-            *(
-                number(measured[m]["mean"], digits=2)
-                for m in ("reference_ml", "predicted_ml")
-            ),
-            f"{found['num_found']} / {found['num_lesions']}" if found else "",
-            number(detection["false_positives_per_case"], digits=2)
-            if detection
-            else "",
+        cells = [Cell(text=name, kind="name", is_number=False)]
+        for metric, _, digits in columns:
+            described = measured.get(metric)
+            mean = described["mean"] if described else None
+            cells.append(Cell(text=number(mean, digits=digits)))
+        cells.append(Cell(text=str(measured["hd95_surfel"]["n_infinite"])))
+        rows.append(tuple(cells))
+    if not rows:
+        return None
+    return Table(
+        columns=("region", *(title for _, title, _ in columns), "one mask empty"),
+        rows=tuple(rows),
+        caption="Means over the cases in which the number is defined and finite; "
+        "distances in mm. Surfel: surface elements weighted by area; RQ, SQ, PQ: "
+        "recognition, segmentation and panoptic quality of lesions.",
+    )
+
+
+def agreement_table(summary: Mapping[str, Any]) -> Table | None:
+    """Bias, limits of agreement and correlation of the volumes by region."""
+    rows = []
+    for name, measured in summary["regions"].items():
+        found = measured.get("agreement")
+        if not found or found["n"] < 2:
+            continue
+        icc = found["icc"]
+        texts = (
+            str(found["n"]),
+            number(found["bias"]),
+            _range(found["bias_ci95_low"], found["bias_ci95_high"]),
+            _range(found["lower"], found["upper"]),
+            number(icc["value"]),
+            _range(icc["ci95_low"], icc["ci95_high"]),
         )
-    parts.append(table)
-    return Group(*parts)
+        cells = [Cell(text=text) for text in texts]
+        rows.append((Cell(text=name, kind="name", is_number=False), *cells))
+    if not rows:
+        return None
+    return Table(
+        columns=(
+            "region",
+            "n",
+            "bias [ml]",
+            "95 % CI",
+            "limits [ml]",
+            "ICC",
+            "95 % CI",
+        ),
+        rows=tuple(rows),
+        caption="Volumes: predicted \N{MINUS SIGN} reference (Bland-Altman); ICC: "
+        "absolute agreement of single measurements.",
+    )
 
 
-def _mean_sd(described: Mapping[str, Any] | None, digits: int) -> str:
+def froc_table(summary: Mapping[str, Any]) -> Table | None:
+    """Sensitivity at rates of false positives per case; None without probabilities."""
+    rows, rates = [], ()
+    for name, measured in summary["regions"].items():
+        found = measured.get("froc")
+        if not found:
+            continue
+        rates = tuple(found["sensitivity_at"])
+        values = (*found["sensitivity_at"].values(), found["score"], found["area"])
+        cells = [Cell(text=number(value)) for value in values]
+        rows.append((Cell(text=name, kind="name", is_number=False), *cells))
+    if not rows:
+        return None
+    return Table(
+        columns=("region", *rates, "mean", "area"),
+        rows=tuple(rows),
+        caption="Share of lesions found at so many false positives per case (FROC), "
+        "from probabilities.",
+    )
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return DASH
+    return f"{number(low)} to {number(high)}"
+
+
+def mean_sd(described: Mapping[str, Any] | None, digits: int) -> str:
+    """A mean with its standard deviation as text."""
     if described is None or not described["n"]:
         return DASH
     text = number(described["mean"], digits=digits)
@@ -291,7 +338,8 @@ def _mean_sd(described: Mapping[str, Any] | None, digits: int) -> str:
     return text
 
 
-def _found(row: Row, region: str) -> str:
+def found_lesions(row: Row, region: str) -> str:
+    """Lesions found / in the reference + invented, as text."""
     found, false = (
         row.get(f"{metric}_{region}")
         for metric in ("found_lesions", "false_positive_lesions")

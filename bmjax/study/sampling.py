@@ -18,8 +18,9 @@ from rich.table import Table
 
 from bmjax.data import phantom
 from bmjax.data.patches import Centring
+from bmjax.preparation import prepare
 from bmjax.study import demo
-from bmjax.workflow import prepare, train
+from bmjax.workflow import train
 
 RULES: tuple[Centring, ...] = ("lesion", "class")
 SMALL_MM3 = 100.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmjax.metrics import case, statistics
+from bmjax.metrics import case, conventions, statistics
 
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,), "NETC": (1,)}
 
@@ -54,8 +54,43 @@ def test_a_true_negative_outside_the_box_counts():
 
 def test_every_metric_has_a_definition():
     measured = compare(two_lesions(), two_lesions()).measures["WT"]
-    assert set(measured) == set(case.METRICS)
-    assert set(measured) <= set(case.CONVENTIONS)
+    assert set(measured) == set(conventions.metric_names(case.TOLERANCES_MM))
+    definitions = conventions.definitions(case.TOLERANCES_MM)
+    assert set(measured) <= set(definitions)
+    assert not any("{" in text for text in definitions.values())
+
+
+def test_every_tolerance_has_its_columns():
+    measured = compare(two_lesions(), two_lesions(), tolerances_mm=(0.5, 2.0)).measures
+    assert measured["WT"]["nsd_surfel_0.5mm"] == measured["WT"]["nsd_voxel_2mm"] == 1
+    assert "nsd_surfel_1mm" not in measured["WT"]
+
+
+def test_distances_of_a_missed_region_are_infinite_and_of_an_absent_one_undefined():
+    reference = two_lesions()
+    prediction = np.where(reference == 3, 2, reference)
+    measures = compare(prediction, reference, both_empty=1.0).measures
+    assert measures["ET"]["hd95_surfel"] == measures["ET"]["assd_monai"] == math.inf
+    assert measures["ET"]["nsd_surfel_1mm"] == 0
+    assert math.isnan(measures["NETC"]["hd95_surfel"])
+    assert measures["NETC"]["dice"] == 1
+
+
+def test_probabilities_give_lesions_their_confidence():
+    reference = two_lesions()
+    prediction = reference.copy()
+    prediction[6, 8, 10] = 0  # missed, but suspected
+    prediction[6, 1, 1] = 3  # invented
+    probs = np.where(prediction == 3, 0.75, 0.0).astype(np.float32)
+    probs[6, 8, 10] = 0.25
+    probs[6, 1, 1] = 0.625
+    probs[0, 9, 11] = 0.125  # suspected outside of the box of all labels
+    comparison = compare(prediction, reference, probs={"ET": probs})
+    rows = [row for row in comparison.lesions if row["region"] == "ET"]
+    confidence = {row["centre_vox"]: row["confidence"] for row in rows}
+    assert confidence == {(2, 3, 3.5): 0.75, (6, 8, 10): 0.25, (6, 1, 1): 0.625}
+    assert sorted(comparison.confidences["ET"].false_positives) == [0.125, 0.625]
+    assert all("confidence" not in r for r in comparison.lesions if r["region"] != "ET")
 
 
 def test_lesion_rows_have_their_place_in_the_whole_volume():
@@ -80,6 +115,7 @@ def test_two_empty_volumes_follow_the_convention(both_empty, value):
 def test_description_of_three_values_by_hand():
     described = statistics.describe([1.0, 2.0, 6.0, math.nan, math.inf])
     assert described["n"] == 3
+    assert described["n_infinite"] == 1
     assert described["mean"] == 3.0
     assert described["median"] == 2.0
     assert described["sd"] == pytest.approx(math.sqrt(7.0))

@@ -16,7 +16,7 @@ from bmjax import report
 from bmjax.data import nifti
 from bmjax.data.cases import Case
 from bmjax.evaluation import evaluate
-from bmjax.report import CaseSources, Cohort, curves, overlays, tables
+from bmjax.report import CaseSources, Cohort, curves, overlays, tables, terminal
 from bmjax.report.page import Cell, Facts, Page, Section, Table, Text
 
 AFFINE = np.diag([1.0, 1.0, 2.5, 1.0])
@@ -335,11 +335,12 @@ def test_comparison_table_sets_the_best_in_bold_and_leaves_out_empty_columns():
 def test_terminal_table_shows_cases_and_means(study):
     evaluation = evaluate(study / "tuned", study / "raw").to_dict()
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(tables.evaluation_table(evaluation))
+    console.print(terminal.evaluation_table(evaluation))
     text = console.export_text()
     assert "a<b-0001-000" in text
     assert "Mean over 2 cases; 1 failed" in text
     assert "spec." in text
+    assert "HD95 surfel" in text and "ICC" in text
 
 
 def test_undefined_numbers_are_dashes():
@@ -349,7 +350,7 @@ def test_undefined_numbers_are_dashes():
 
 def test_terminal_tables_do_not_need_matplotlib():
     code = (
-        "import sys, bmjax.report.tables; "
+        "import sys, bmjax.report.terminal; "
         "sys.exit(bool({'matplotlib', 'PIL', 'jax'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
