@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bmjax.training.cost import Meter
@@ -233,7 +232,9 @@ def _look(
     if progress.plateau.is_out(optimizer.plateau_patience):
         progress.plateau.waited = 0
         progress.lr_factor = optimizer.after_plateau(progress.lr_factor)
-        factor = jnp.full_like(state.lr_factor, progress.lr_factor)
+        # where the old one is, on the devices of all processes
+        place = state.lr_factor.sharding
+        factor = jax.device_put(np.float32(progress.lr_factor), place)
         state = replace(state, lr_factor=factor)
     step = int(state.step)
     record = {"kind": "val", "step": step, **found, "score": progress.score}
