@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from bmjax import processes, sharding
+from bmjax import processes, report, sharding
 from bmjax.checkpoint import Checkpoints
 from bmjax.data.splits import Split
 from bmjax.experiment import Experiment
@@ -112,13 +112,19 @@ def train_run(
             "on a disk that all of them share"
         )
     state = sharding.replicate(state, mesh)
+<<<<<<< HEAD
     stream = patch_stream(experiment, split.train, "train", total, start=start)
+=======
+    stream = _stream(experiment, split.train, "train", total, start=progress.next_batch)
+>>>>>>> training
     if start < total:
         console.print(
             f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
             f"processes; at most {stream.prepared_bytes / 2**20:.0f} MiB of batches "
             "are prepared ahead in each"
         )
+        if not report.can_draw():
+            console.print("progress.png needs matplotlib: pip install 'bmjax[report]'")
 
     def save(state: TrainState, progress: Progress) -> None:
         if processes.is_first():
@@ -127,10 +133,7 @@ def train_run(
                 int(state.step),
                 variables=saved,
                 optimizer=rest,
-                meta={
-                    **dataclasses.asdict(progress),
-                    "pipeline": {"next_batch": int(state.step)},
-                },
+                meta=dataclasses.asdict(progress),
                 score=progress.score,
             )
 
@@ -167,13 +170,14 @@ def train_run(
     stream.close()
     checkpoints.close()
     step = int(state.step)
-    if progress.is_over and step < total:
+    is_over = progress.stopping.is_out(experiment.fit.stop_patience)
+    if is_over and step < total:
         console.print(
             f"{run.name}: ended early at step {step}: fit.monitor, the validation "
             f"{experiment.fit.monitor}, was no better for "
             f"{experiment.fit.stop_patience} looks"
         )
-    return Outcome(step, step >= total or progress.is_over, grafted)
+    return Outcome(step, step >= total or is_over, grafted)
 
 
 def _devices(
@@ -279,7 +283,7 @@ def _resumed(
         return state, Progress()
     variables, rest = to_items(state)
     found = checkpoints.restore(step, variables=variables, optimizer=rest)
-    progress = Progress.from_dict(found.meta)
+    progress = Progress.from_dict({"next_batch": step, **found.meta})
     state = from_items(found.variables, found.optimizer, lr_factor=progress.lr_factor)
     return state, progress
 
@@ -347,8 +351,6 @@ def _keep_failure(
 
 def _draw(run: Path) -> None:
     """Bring progress.png up to date, where matplotlib is installed."""
-    from bmjax import report
-
     if report.can_draw():
         report.write_progress(run)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 
 from bmjax.report.curves import DPI, draw_lines, draw_loss, draw_plain, series
 from bmjax.report.sources import read_records
@@ -40,6 +41,9 @@ def write_progress(run: str | Path) -> Path:
             "waiting for data": series(records, "train", "wait_ms"),
         }
         draw_plain(pace, "light", times, "Time per step [ms]")
+        if len(times["whole step"][1]):
+            # the first step compiles, for as long as a thousand others
+            pace.set_ylim(0, 3 * float(np.median(times["whole step"][1])))
         path, fresh = run / "progress.png", run / ".progress.png.tmp"
         figure.savefig(fresh, format="png", dpi=DPI)
     os.replace(fresh, path)

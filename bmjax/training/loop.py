@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bmjax.training.cost import Meter
@@ -150,8 +149,8 @@ def fit(
     ahead = next(stream, None)
     placed = _placed(ahead, put)
     meter.restart()
-    while ahead is not None and done < num_steps and not progress.is_over:
-        if agree(stop.is_asked):
+    while ahead is not None and done < num_steps:
+        if progress.stopping.is_out(settings.stop_patience) or agree(stop.is_asked):
             break
         batch = ahead
         with _memory_explained():
@@ -161,6 +160,7 @@ def fit(
             placed = _placed(ahead, put)
             loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
         done += 1
+        progress.next_batch = done
         meter.step()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise NonFiniteLossError(
@@ -227,16 +227,15 @@ def _look(
     if is_best:
         progress.best_score = progress.score
     value = -found["loss"] if settings.monitor == "loss" else progress.score
-    if progress.plateau.is_out(
-        value, patience=optimizer.plateau_patience, min_delta=settings.min_delta
-    ):
+    for waiting in (progress.plateau, progress.stopping):
+        waiting.look(value, min_delta=settings.min_delta)
+    if progress.plateau.is_out(optimizer.plateau_patience):
         progress.plateau.waited = 0
         progress.lr_factor = optimizer.after_plateau(progress.lr_factor)
-        factor = jnp.full_like(state.lr_factor, progress.lr_factor)
+        # where the old one is, on the devices of all processes
+        place = state.lr_factor.sharding
+        factor = jax.device_put(np.float32(progress.lr_factor), place)
         state = replace(state, lr_factor=factor)
-    progress.is_over = progress.stopping.is_out(
-        value, patience=settings.stop_patience, min_delta=settings.min_delta
-    )
     step = int(state.step)
     record = {"kind": "val", "step": step, **found, "score": progress.score}
     if optimizer.num_steps is None:

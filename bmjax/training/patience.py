@@ -17,20 +17,20 @@ class Patience:
     best: float | None = None
     waited: int = 0
 
-    def is_out(
-        self, value: float, *, patience: int | None, min_delta: float = 0.0
-    ) -> bool:
-        """Take one more value; whether as many as `patience` brought nothing better.
+    def look(self, value: float, *, min_delta: float = 0.0) -> None:
+        """Take one more value.
 
         Args:
           value: higher is better.
-          patience: None waits for ever.
           min_delta: smallest rise that counts.
         """
         if self.best is None or value > self.best + min_delta:
             self.best, self.waited = value, 0
-            return False
-        self.waited += 1
+        else:
+            self.waited += 1
+
+    def is_out(self, patience: int | None) -> bool:
+        """Whether as many looks brought nothing better; None waits for ever."""
         return patience is not None and self.waited >= patience
 
 
@@ -45,7 +45,7 @@ class Progress:
       lr_factor: of all learning rates, lowered at each plateau.
       plateau: waits for the next lowering.
       stopping: waits for the early end.
-      is_over: whether that end was met.
+      next_batch: where the training stream goes on.
     """
 
     score: float | None = None
@@ -54,7 +54,7 @@ class Progress:
     lr_factor: float = 1.0
     plateau: Patience = field(default_factory=Patience)
     stopping: Patience = field(default_factory=Patience)
-    is_over: bool = False
+    next_batch: int = 0
 
     @staticmethod
     def from_dict(facts: Mapping[str, Any]) -> "Progress":

@@ -1,12 +1,14 @@
 """A run from store to predictions, interrupted and not."""
 
 import dataclasses
+import io
 import json
 
 import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 import bmjax
 from bmjax.checkpoint import digest
@@ -120,31 +122,27 @@ def test_all_that_a_run_remembers_survives_a_stop(
     assert rates[-1] < rates[0] / 50  # two plateaus of a tenth each
 
 
-def test_a_run_goes_on_with_as_many_devices_as_it_began_with(
-    tiny_experiment, tmp_path, monkeypatch
-):
-    wide = tiny_experiment.replace({"optimizer.num_steps": 3, "fit.log_every": 1})
+def test_a_run_goes_on_with_as_many_devices_as_it_began_with(tiny_experiment, tmp_path):
+    short = tiny_experiment.replace({"optimizer.num_steps": 3})
+    longer = tiny_experiment.replace({"optimizer.num_steps": 4})
+    longest = tiny_experiment.replace({"optimizer.num_steps": 5})
     run = tmp_path / "run"
-    bmjax.train(wide, workdir=run, num_devices=1)
-    assert json.loads((run / "devices.json").read_text())["devices"] == 1
-    used = []
-    real = training_loop_mesh()
-    monkeypatch.setattr(
-        "bmjax.trainer.sharding.data_mesh",
-        lambda devices: used.append(len(devices)) or real(devices),
-    )
-    longer = wide.replace({"optimizer.num_steps": 4})
+
+    def said(experiment, **means):
+        text = io.StringIO()
+        console = Console(file=text, width=200)
+        bmjax.train(experiment, workdir=run, console=console, **means)
+        return text.getvalue()
+
+    assert "run: 1 devices in 1 processes" in said(short, num_devices=1)
     with pytest.raises(ValueError, match="optimizer.num_steps: was 3, is now 4"):
-        bmjax.train(longer, workdir=run)
-    bmjax.train(longer, workdir=run, override=True)
-    bmjax.train(longer, workdir=run, num_devices=2)
-    assert used == [1, 2]  # eight are there, and two divide the batch
-
-
-def training_loop_mesh():
-    from bmjax import sharding
-
-    return sharding.data_mesh
+        said(longer)
+    # eight are there, of which two divide the batch
+    again = said(longer, override=True)
+    assert "run: 1 devices in 1 processes" in again
+    assert "began with" not in again
+    other = said(longest, override=True, num_devices=2)
+    assert "began with 1 devices in 1 processes and goes on with 2 devices" in other
 
 
 @pytest.mark.parametrize("step", [2, 5])

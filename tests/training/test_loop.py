@@ -219,11 +219,13 @@ def test_a_run_ends_early_when_nothing_gets_better_and_stays_ended():
     values = looks(0.5, 0.6, 0.6, 0.6, 0.9)
     state, _, saved = run(settings=settings, validate=values, progress=progress)
     assert state.step == 4
-    assert progress.is_over
+    assert progress.stopping.is_out(2)
     assert saved[-1][0] == 4
     again, records, _ = run(start=4, settings=settings, progress=progress)
     assert again.step == 4
     assert records == []
+    patient = dataclasses.replace(settings, stop_patience=20)
+    assert run(start=4, settings=patient, progress=progress)[0].step == 8
 
 
 def test_the_loss_can_be_what_is_waited_for():
@@ -234,8 +236,8 @@ def test_the_loss_can_be_what_is_waited_for():
 
 def test_progress_survives_json():
     progress = Progress(score=0.25, window=[1.0], lr_factor=0.1, best_score=0.5)
-    progress.plateau.is_out(0.5, patience=3)
-    progress.stopping.is_out(0.25, patience=None)
+    progress.plateau.look(0.5)
+    progress.stopping.look(0.25)
     text = json.dumps(dataclasses.asdict(progress))
     assert Progress.from_dict(json.loads(text)) == progress
 
