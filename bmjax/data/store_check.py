@@ -141,7 +141,7 @@ def _inspect(
         path = folder / case / name
         try:
             arrays[name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             problems.append(Problem(case, path, f"cannot be read: {error}"))
             continue
         found = array_facts(arrays[name])

@@ -9,6 +9,7 @@ from test_store import PLAN, raw
 
 from bmjax.cli import main
 from bmjax.data import estimate as module
+from bmjax.data import nifti
 from bmjax.data.estimate import estimate, free_memory_bytes
 from bmjax.data.measure import measure_cases
 from bmjax.data.store import Store, prepare_store
@@ -112,9 +113,7 @@ def test_float16_takes_half_the_disk_and_is_close(tmp_path):
 def test_values_beyond_float16_are_refused(tmp_path):
     plan = type(PLAN).from_dict(PLAN.to_dict() | {"normalization": ["none"] * 2})
     cases = raw(tmp_path / "raw", "a")
-    from bmjax.data import nifti
-
-    image = np.full((8, 9, 10), 100_000, np.int32)
+    image = np.arange(99_281, 100_001, dtype=np.int32).reshape(8, 9, 10)
     nifti.write(cases[0].images["t1c"], image, affine=np.eye(4))
     with pytest.raises(ValueError, match="100000 does not fit float16; prepare as"):
         prepare_store(cases, plan, tmp_path / "s", dtype="float16", num_workers=1)
