@@ -10,7 +10,7 @@ from bmjax import models
 from bmjax.data.cases import find_cases
 from bmjax.data.description import Description, RawData, describe
 from bmjax.data.measure import measure_cases
-from bmjax.data.soundness import require_regions
+from bmjax.data.soundness import require_labels, require_regions
 from bmjax.data.store import Store, prepare_store
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan, make_plan, plan_from_nnunet, summarise
@@ -235,9 +235,9 @@ def prepare(
         num_workers=num_workers,
         progress=progress,
     )
-    require_regions(
-        {fact["id"]: fact["label_voxels"] for fact in facts}, found.scheme.regions
-    )
+    voxels = {fact["id"]: fact["label_voxels"] for fact in facts}
+    require_labels(voxels, [value for _, value in found.scheme.labels])
+    require_regions(voxels, found.scheme.regions)
     fingerprint = summarise(facts)
     own = make_plan(
         fingerprint,
