@@ -208,6 +208,18 @@ def test_fault_32_an_odd_voxel_size_is_refused_or_the_affine_used(
     assert "a-t1c.nii.gz" in capsys.readouterr().out
 
 
+def test_the_plan_of_a_store_is_its_own_and_anew_with_a_preset(tmp_path, capsys):
+    brats(tmp_path / "raw", "a")
+    store = tmp_path / "store"
+    flags = ("--channels", *CHANNELS, "--spacing-mm", "2", "2", "2")
+    assert prepare(tmp_path / "raw", store, *flags) == OK
+    capsys.readouterr()
+    assert run("plan", store) == OK
+    assert "given; the rule's own is 1 x 1 x 1 mm" in capsys.readouterr().out
+    assert run("plan", store, "--preset", "resenc_m", "--json") == OK
+    assert json.loads(capsys.readouterr().out)["spacing_mm"] == [1.0, 1.0, 1.0]
+
+
 def _unpacked(path):
     import gzip
 
