@@ -11,13 +11,8 @@ from bmjax.data.cases import find_cases
 from bmjax.data.description import Description, RawData, describe
 from bmjax.data.estimate import estimate
 from bmjax.data.measure import measure_cases
-<<<<<<< HEAD
-from bmjax.data.soundness import require_regions
-from bmjax.data.store import Precision, Store, prepare_store
-=======
 from bmjax.data.soundness import require_labels, require_regions
-from bmjax.data.store import Store, prepare_store
->>>>>>> datasets
+from bmjax.data.store import Precision, Store, prepare_store
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan, make_plan, plan_from_nnunet, summarise
 from bmjax.planning.labels import LabelScheme, describe_label_map

@@ -112,11 +112,9 @@ def train_run(
             "on a disk that all of them share"
         )
     state = sharding.replicate(state, mesh)
-<<<<<<< HEAD
-    stream = patch_stream(experiment, split.train, "train", total, start=start)
-=======
-    stream = _stream(experiment, split.train, "train", total, start=progress.next_batch)
->>>>>>> training
+    stream = patch_stream(
+        experiment, split.train, "train", total, start=progress.next_batch
+    )
     if start < total:
         console.print(
             f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
