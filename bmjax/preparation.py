@@ -11,7 +11,7 @@ from bmjax.data.cases import find_cases
 from bmjax.data.description import Description, RawData, describe
 from bmjax.data.estimate import estimate
 from bmjax.data.measure import measure_cases
-from bmjax.data.soundness import require_regions
+from bmjax.data.soundness import require_labels, require_regions
 from bmjax.data.store import Precision, Store, prepare_store
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan, make_plan, plan_from_nnunet, summarise
@@ -88,11 +88,7 @@ class Planned:
         dataset = write_dataset(
             self.plan.channels,
             self.plan.normalization,
-            LabelScheme(
-                labels=self.plan.labels,
-                regions=self.plan.regions,
-                paint=self.plan.paint,
-            ),
+            _scheme(self.plan),
             num_cases=self.num_cases,
             name=folder.name,
         )
@@ -111,7 +107,7 @@ def plan(
     root: str | Path,
     *,
     data: RawData | None = None,
-    preset: Preset = "default",
+    preset: Preset | None = None,
     configuration: ConfigurationName = "3d_fullres",
     memory_gb: float | None = None,
     source: Plan | None = None,
@@ -122,9 +118,10 @@ def plan(
     """What nnU-Net's rules decide for a data set, with the reason of each decision.
 
     Args:
-      root: raw data set, whose cases are measured; or a store, which was.
+      root: raw data set, whose cases are measured; or a store, whose own plan is
+        explained, or with a preset planned anew.
       data: what the names of a raw data set do not say.
-      preset: the planner: its network and its memory target.
+      preset: the planner: its network and its memory target; None: the default.
       configuration: a 3-D network at full or low resolution, or a 2-D one.
       memory_gb: of the GPU [GB]; None: the one that the preset is made for.
       source: another data set's plan, to be moved onto this one.
@@ -144,15 +141,20 @@ def plan(
                 f"{root}: prepared by a given plan, so that it holds no fingerprint; "
                 "plan its raw data"
             )
+        if preset is None and source is None:
+            return Planned(
+                plan=store.plan,
+                fingerprint=measured,
+                reasons=explain(store.plan, measured, memory_gb=memory_gb),
+                moved=None,
+                preset="default",
+                num_cases=len(measured["spacings_mm"]),
+            )
         return _planned(
             measured,
-            LabelScheme(
-                labels=store.plan.labels,
-                regions=store.plan.regions,
-                paint=store.plan.paint,
-            ),
+            _scheme(store.plan),
             store.plan.normalization,
-            preset=preset,
+            preset=preset or "default",
             configuration=configuration,
             memory_gb=memory_gb,
             source=source,
@@ -170,7 +172,7 @@ def plan(
         summarise(facts),
         found.scheme,
         found.normalization,
-        preset=preset,
+        preset=preset or "default",
         configuration=configuration,
         memory_gb=memory_gb,
         source=source,
@@ -239,9 +241,9 @@ def prepare(
         num_workers=num_workers,
         progress=progress,
     )
-    require_regions(
-        {fact["id"]: fact["label_voxels"] for fact in facts}, found.scheme.regions
-    )
+    voxels = {fact["id"]: fact["label_voxels"] for fact in facts}
+    require_labels(voxels, [value for _, value in found.scheme.labels])
+    require_regions(voxels, found.scheme.regions)
     fingerprint = summarise(facts)
     own = make_plan(
         fingerprint,
@@ -291,6 +293,10 @@ def _found(root: Path, data: RawData | None) -> tuple[Description, list[Any]]:
         allow_outside=data.allow_outside,
     )
     return found, cases
+
+
+def _scheme(plan: Plan) -> LabelScheme:
+    return LabelScheme(labels=plan.labels, regions=plan.regions, paint=plan.paint)
 
 
 def _planned(

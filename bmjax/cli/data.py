@@ -60,7 +60,7 @@ def plan(
     /,
     *,
     data: Annotated[RawData, AsFlags] = _PLAIN,
-    preset: Preset = "default",
+    preset: Preset | None = None,
     configuration: ConfigurationName = "3d_fullres",
     memory_gb: float | None = None,
     source: Path | None = None,
@@ -74,9 +74,10 @@ def plan(
     """Say what nnU-Net's rules decide for a data set, and why.
 
     Args:
-      raw: folder of cases, CSV manifest, or a store.
+      raw: folder of cases, CSV manifest, or a store, whose own plan is explained.
       data: what the names of the data set do not say.
-      preset: nnU-Net's planner: its network and its memory target.
+      preset: nnU-Net's planner: its network and its memory target; the default one
+        if not given.
       configuration: a 3-D network at full or at low resolution, or a 2-D one.
       memory_gb: of the GPU; the one that the preset is made for if not given.
       source: move this plan onto the data set: a store, a run, a plan.json, or

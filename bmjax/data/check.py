@@ -28,7 +28,8 @@ class CheckReport:
       grids: number of cases on each grid.
       label_voxels: number of voxels of each label value, mapped, over all cases.
       num_files: files read to their end.
-      num_stripped: cases whose brain sequences all show a brain on zeros.
+      num_stripped: cases whose brain sequences all show a brain on zeros; None where
+        no case has such a sequence.
     """
 
     root: Path
@@ -39,7 +40,7 @@ class CheckReport:
     grids: Mapping[str, int]
     label_voxels: Mapping[int, int]
     num_files: int
-    num_stripped: int
+    num_stripped: int | None
 
     @property
     def ok(self) -> bool:
@@ -89,7 +90,7 @@ class CheckReport:
         ]
         lines.append(f"  {self.description.channel_text()}")
         lines += [f"  {count} x {grid}" for grid, count in self.grids.items()]
-        if self.num_files:
+        if self.num_stripped is not None:
             lines.append(
                 f"  {self.num_stripped} of {len(self.cases)} cases show a brain on a "
                 "background of zeros"
@@ -164,6 +165,7 @@ def check(
         problems += finding.problems
         warnings += finding.warnings
         label_voxels.update(finding.label_voxels)
+    judged = [f.is_stripped for f in findings if f.is_stripped is not None]
     grids = Counter(finding.grid for finding in findings if finding.grid)
     same, doubtful = _duplicates(cases, findings)
     problems += same
@@ -189,7 +191,7 @@ def check(
         grids=dict(grids.most_common()),
         label_voxels=dict(sorted(label_voxels.items())),
         num_files=sum(finding.num_files for finding in findings),
-        num_stripped=sum(finding.is_stripped is True for finding in findings),
+        num_stripped=sum(map(bool, judged)) if judged else None,
     )
 
 

@@ -140,10 +140,9 @@ def grid_of(path: str | Path, *, orientation: Orientation = "RAS") -> Grid:
     """Where the voxels of a file will lie once it is read."""
     header = read_header(path)
     turn, affine = _turn(header, orientation)
-    size = [0, 0, 0]
-    for stored, axis in enumerate(turn[:, 0]):
-        size[int(axis)] = header.size[::-1][stored]
-    return tuple(size[::-1]), affine
+    size = np.empty(3, np.int64)
+    size[turn[:, 0].astype(int)] = header.size[::-1]  # x y z
+    return tuple(size[::-1].tolist()), affine
 
 
 def write(
@@ -253,15 +252,12 @@ def _require_readable(path: Path, fields: nib.Nifti1Header) -> None:
     except (KeyError, HeaderDataError):
         raise fault(path, f"unknown data type {code}", "export again") from None
     if dtype.kind not in _KINDS or dtype.names or dtype.itemsize > 8:
+        name = "".join(dtype.names or (dtype.name,))
         raise fault(
             path,
-            f"voxels of type {_name_of(dtype)} where real numbers are expected",
+            f"voxels of type {name} where real numbers are expected",
             "convert it to int16 or float32",
         )
-
-
-def _name_of(dtype: np.dtype) -> str:
-    return "".join(dtype.names) if dtype.names else dtype.name
 
 
 def _start(fields: nib.Nifti1Header) -> int:

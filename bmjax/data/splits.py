@@ -50,6 +50,11 @@ def split_cases(
                 f"fold {fold} of {num_folds} does not exist; count from 0, of at least "
                 "2 folds"
             )
+        if len(names) == 1:
+            raise ValueError(
+                "1 patient cannot be split into training and validation; the cases "
+                f"{', '.join(sorted(patients))} are all of {names[0]}"
+            )
         if len(names) < num_folds:
             raise ValueError(
                 f"{len(names)} patients cannot be split into {num_folds} folds; use "

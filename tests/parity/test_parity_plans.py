@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from bmjax import planning
 
 pytestmark = pytest.mark.parity
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 PLANNERS = {
     "default": ("default_experiment_planner", "ExperimentPlanner"),
@@ -59,7 +62,7 @@ def their_plan(tmp_path, monkeypatch):
     )
     torch = importlib.import_module("torch")
 
-    def plan(fingerprint, dataset, preset):
+    def plan(fingerprint, dataset, preset, **options):
         name = "Dataset999_Random"
         for folder, file, content in (
             (raw, "dataset.json", dataset),
@@ -72,7 +75,7 @@ def their_plan(tmp_path, monkeypatch):
             importlib.import_module(f"{package}.{module_name}"), class_name
         )
         with contextlib.redirect_stdout(io.StringIO()), torch.device("meta"):
-            planner(name).plan_experiment()
+            planner(name, **options).plan_experiment()
         (path,) = (preprocessed / name).glob("nnUNet*Plans.json")
         found = json.loads(path.read_text())
         path.unlink()
@@ -136,3 +139,140 @@ def test_plans_of_random_fingerprints_are_those_of_nnunet(their_plan, seed, pres
     }
     ours = planning.plan_from_nnunet(fingerprint, dataset, preset=preset)
     require_equal(ours, their_plan(fingerprint, dataset, preset))
+
+
+@pytest.mark.parametrize("seed", [0, 3, 7])
+def test_a_memory_target_scales_plans_as_nnunet_does(their_plan, seed):
+    fingerprint = random_fingerprint(seed)
+    dataset = BRATS | {
+        "numTraining": len(fingerprint["spacings"]),
+        "name": "Dataset999_Random",
+    }
+    ours = planning.plan_from_nnunet(fingerprint, dataset, memory_gb=16)
+    require_equal(
+        ours, their_plan(fingerprint, dataset, "default", gpu_memory_target_in_gb=16)
+    )
+
+
+@pytest.fixture(scope="module")
+def africa():
+    """Fingerprint and description of the real cases, as we measure and write them."""
+    folder = SHARED / "data" / "brats_africa"
+    if not folder.is_dir():
+        pytest.skip("the twelve BraTS-Africa cases are not on this machine")
+    cases = find_cases(folder)
+    facts = measure_cases(cases, orientation="stored")
+    fingerprint = planning.summarise(facts)
+    dataset = nnunet_data.write_dataset(
+        fingerprint["channels"],
+        ("zscore",) * 4,
+        planning.BRATS_METS,
+        num_cases=len(cases),
+        name="Dataset999_Random",
+    )
+    return (
+        cases,
+        fingerprint,
+        dataset | {"overwrite_image_reader_writer": "SimpleITKIO"},
+    )
+
+
+@pytest.mark.parametrize("preset", ["default", "resenc_m", "resenc_l"])
+def test_plans_of_real_cases_are_those_of_nnunet(their_plan, africa, preset):
+    _, fingerprint, dataset = africa
+    written = nnunet_data.write_fingerprint(fingerprint)
+    ours = planning.plan_from_nnunet(written, dataset, preset=preset)
+    require_equal(ours, their_plan(written, dataset, preset))
+    plan = nnunet.read_plan(ours, dataset)
+    made = planning.make_plan(fingerprint, preset=preset)
+    assert plan == planning.Plan.from_dict(made.to_dict() | {"orientation": "stored"})
+
+
+def test_the_fingerprint_of_real_cases_is_that_of_nnunet(africa):
+    """Sizes and spacings exactly; sampled intensities to 3 % of a spread."""
+    cases, fingerprint, _ = africa
+    extractor = importlib.import_module(
+        "nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor"
+    ).DatasetFingerprintExtractor
+    reader = importlib.import_module(
+        "nnunetv2.imageio.simpleitk_reader_writer"
+    ).SimpleITKIO
+    ours = nnunet_data.write_fingerprint(fingerprint)
+    known = ours["foreground_intensity_properties_per_channel"]
+    pooled = []
+    for i, case in enumerate(cases[:3]):
+        size, spacing, drawn, _, relative = extractor.analyze_case(
+            [str(path) for path in case.images.values()],
+            str(case.labels),
+            reader,
+            num_samples=100_000,
+        )
+        assert list(size) == ours["shapes_after_crop"][i]
+        np.testing.assert_allclose(spacing, ours["spacings"][i], rtol=1e-6)
+        assert relative == pytest.approx(fingerprint["relative_size_after_crop"][i])
+        pooled.append(np.array(drawn))
+    facts = planning.summarise(measure_cases(cases[:3], orientation="stored"))
+    theirs = np.concatenate(pooled, axis=1)
+    for values, name in zip(theirs, fingerprint["channels"], strict=True):
+        found = facts["intensity"][name]
+        assert found["mean"] == pytest.approx(values.mean(), abs=0.03 * values.std())
+        assert found["std"] == pytest.approx(values.std(), rel=0.03)
+    assert set(known) == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("preset", ["default", "resenc_m"])
+def test_nnunet_builds_the_network_of_our_plans(preset):
+    fingerprint = random_fingerprint(0)
+    dataset = BRATS | {"numTraining": len(fingerprint["spacings"])}
+    ours = planning.plan_from_nnunet(fingerprint, dataset, preset=preset)
+    handler = importlib.import_module("nnunetv2.utilities.plans_handling.plans_handler")
+    networks = importlib.import_module("nnunetv2.utilities.get_network_from_plans")
+    manager = handler.PlansManager(json.loads(json.dumps(ours)))
+    for name in ("2d", "3d_fullres"):
+        found = manager.get_configuration(name)
+        assert found.patch_size == ours["configurations"][name]["patch_size"]
+        assert callable(found.resampling_fn_data)
+        with importlib.import_module("torch").device("meta"):
+            network = networks.get_network_from_plans(
+                found.network_arch_class_name,
+                found.network_arch_init_kwargs,
+                found.network_arch_init_kwargs_req_import,
+                4,
+                4,
+                allow_init=False,
+            )
+        assert type(network).__name__ == nnunet.read_architecture(ours, name).name
+
+
+def test_plans_are_moved_as_nnunet_moves_them(tmp_path, monkeypatch):
+    module = importlib.import_module(
+        "nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets"
+    )
+    raw, preprocessed = tmp_path / "raw", tmp_path / "preprocessed"
+    monkeypatch.setattr(module, "nnUNet_raw", str(raw))
+    monkeypatch.setattr(module, "nnUNet_preprocessed", str(preprocessed))
+    monkeypatch.setattr(module, "maybe_convert_to_dataset_name", lambda name: name)
+    monkeypatch.setattr(
+        module,
+        "get_filenames_of_train_images_and_targets",
+        lambda *_: {"a": {"images": ["a_0000.nii.gz"], "label": "a.nii.gz"}},
+    )
+    source, target = "Dataset222_SBT", "Dataset111_Meta"
+    for folder in (raw / target, preprocessed / source, preprocessed / target):
+        folder.mkdir(parents=True)
+    (raw / target / "dataset.json").write_text(json.dumps(CT_PET))
+    fingerprint = random_fingerprint(3)
+    plans = planning.plan_from_nnunet(
+        fingerprint, BRATS | {"name": source, "numTraining": 9}, preset="resenc_m"
+    )
+    file = preprocessed / source / "nnUNetResEncUNetMPlans.json"
+    file.write_text(json.dumps(plans))
+    module.move_plans_between_datasets(source, target, file.stem, "Moved")
+    theirs = json.loads((preprocessed / target / "Moved.json").read_text())
+    ours = transfer.move_nnunet_plans(
+        plans,
+        dataset_name=target,
+        plans_name="Moved",
+        image_reader_writer="NibabelIOWithReorient",
+    )
+    require_equal(ours, theirs)
