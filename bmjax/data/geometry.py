@@ -1,14 +1,14 @@
 """The way of a case from its file to the network, and predictions back on that way."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 
 from bmjax.data import nifti
-from bmjax.data.resample import resample, resample_labels, thick_axis
+from bmjax.data.resample import linear_slices, resample_labels, thick_axis
 from bmjax.data.small_lesions import keep_lesions
 
 Triple = tuple[int, int, int]
@@ -67,19 +67,25 @@ def to_grid(
       probs: probabilities or logits of each class.
       geometry: of the case, from `preprocess`.
     """
+    planes = slices_on_grid(probs, geometry)
+    return restore_axes(np.stack(list(planes)), geometry)
+
+
+def slices_on_grid(
+    probs: Float[np.ndarray, "z y x k"], geometry: Geometry
+) -> Iterator[Float[np.ndarray, "v w k"]]:
+    """As `to_grid`, but slice by slice, in the plan's axes: it needs little memory."""
     _require_size(probs.shape[:3], geometry)
-    back = np.argsort(geometry.transpose_forward).tolist()
     apart = thick_axis(geometry.new_spacing_mm, geometry.spacing_mm)
-    size = geometry.size_after_crop
-    if size == geometry.size_after_resampling:
-        return np.ascontiguousarray(probs.transpose(*back, 3))
-    result = np.empty((*permute(size, back), probs.shape[3]), probs.dtype)
-    for k in range(probs.shape[3]):
-        channel = np.ascontiguousarray(probs[..., k])
-        result[..., k] = resample(channel, size, kind="linear", apart=apart).transpose(
-            back
-        )
-    return result
+    return linear_slices(probs, geometry.size_after_crop, apart=apart)
+
+
+def restore_axes(
+    volume: Shaped[np.ndarray, "z y x *k"], geometry: Geometry
+) -> Shaped[np.ndarray, "u v w *k"]:
+    """A cropped volume from the plan's axes to those it was read in."""
+    back = np.argsort(geometry.transpose_forward).tolist()
+    return volume.transpose(*back, *range(3, volume.ndim))
 
 
 def labels_to_grid(
@@ -91,7 +97,7 @@ def labels_to_grid(
     native = resample_labels(labels, geometry.size_after_crop, apart=apart)
     if native is not labels:
         keep_lesions(labels, native)
-    return native.transpose(np.argsort(geometry.transpose_forward))
+    return restore_axes(native, geometry)
 
 
 def uncrop(

@@ -11,6 +11,7 @@ on cell borders (`grid_mode`), which skimage and nnU-Net use.
 It is here and not in `ops` because the processes that prepare cases never load JAX.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from jaxtyping import Float, Integer
 from scipy import ndimage
 
 Kind = Literal["cubic", "linear"]
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray]
 _ANISOTROPY = 3  # nnU-Net: above it, slices are resampled one by one
 _NEGLIGIBLE = 2.0**-27  # an eighth of float32's rounding, of weights that sum to one
 _BLOCK_ROWS = 64
@@ -64,6 +66,48 @@ def resample(
         index = nearest(volume.shape[apart], size[apart])
         result = xp.take(result, index, axis=apart)
     return result
+
+
+def linear_slices(
+    volume: Float[np.ndarray, "z y x c"],
+    size: tuple[int, int, int],
+    *,
+    apart: int | None = None,
+) -> Iterator[Float[np.ndarray, "v w c"]]:
+    """Slice after slice of a volume on another grid, linearly, all channels together.
+
+    What `resample` gives, in the cache: no more than two slices are alive.
+    """
+    taps = [
+        _taps(volume.shape[axis], size[axis], is_apart=axis == apart)
+        for axis in range(3)
+    ]
+    alive: dict[int, np.ndarray] = {}
+    for low, high, share in zip(*taps[0], strict=True):
+        wanted = {low, high} if share else {low}
+        alive = {
+            z: alive[z] if z in alive else _plane(volume[z], *taps[1:]) for z in wanted
+        }
+        if share:
+            yield alive[low] * (1 - share) + alive[high] * share
+        else:
+            yield alive[low]
+
+
+def _plane(
+    plane: Float[np.ndarray, "y x c"], rows: Taps, columns: Taps
+) -> Float[np.ndarray, "v w c"]:
+    """One slice, first along y, whose rows lie together, then along x."""
+    for axis, (low, high, share) in enumerate((rows, columns)):
+        if share.any() or len(low) != plane.shape[axis]:
+            weights = share.reshape(-1, *(1,) * (2 - axis))
+            first = plane.take(low, axis)
+            second = plane.take(high, axis)
+            second -= first
+            second *= weights
+            second += first
+            plane = second
+    return plane
 
 
 def resample_labels(
@@ -125,6 +169,17 @@ def new_size(
 def nearest(num_in: int, num_out: int) -> Integer[np.ndarray, " n"]:
     """Index of the input voxel that each output voxel's centre lies in."""
     return np.clip(np.floor(_centres(num_in, num_out) + 0.5).astype(int), 0, num_in - 1)
+
+
+def _taps(num_in: int, num_out: int, *, is_apart: bool) -> Taps:
+    """For each new voxel two old ones, and the second one's share of it."""
+    if is_apart:
+        index = nearest(num_in, num_out)
+        return index, index, np.zeros(num_out, np.float32)
+    centres = _centres(num_in, num_out).clip(0, num_in - 1)
+    low = np.floor(centres).astype(int)
+    high = np.minimum(low + 1, num_in - 1)
+    return low, high, (centres - low).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

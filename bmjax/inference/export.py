@@ -1,8 +1,8 @@
 """From logits on the network's grid to a label file on the scanner's grid.
 
 As nnU-Net: logits are resampled linearly, then thresholded. A sigmoid is above one
-half where its logit is above zero, so no sigmoid is taken. One region at a time, so
-that only one full-size channel lives in memory.
+half where its logit is above zero, so no sigmoid is taken. One slice at a time, so that
+nothing of full size but the labels is made.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from bmjax.data import nifti
-from bmjax.data.geometry import Geometry, to_grid, uncrop
+from bmjax.data.geometry import Geometry, restore_axes, slices_on_grid, uncrop
 from bmjax.planning.plan import Plan
 
 
@@ -45,19 +45,17 @@ def native_labels(
             f"{geometry.source}: {logits.shape[-1]} channels of logits do not fit the "
             f"plan's {len(plan.paint)} regions {[name for name, _ in plan.regions]}"
         )
-    extent = zip(geometry.crop_start, geometry.crop_stop, strict=True)
-    labels = np.zeros(tuple(stop - start for start, stop in extent), np.uint8)
-    for channel, value in enumerate(plan.paint):
-        native = to_grid(logits[..., channel : channel + 1], geometry)[..., 0]
-        labels[native > 0] = value
-    return uncrop(labels, geometry)
+    labels = np.empty(geometry.size_after_crop, np.uint8)
+    for z, plane in enumerate(slices_on_grid(logits, geometry)):
+        labels[z] = paint(plane, plan, threshold=0)
+    return uncrop(restore_axes(labels, geometry), geometry)
 
 
 def region_volumes_ml(
     labels: UInt8[np.ndarray, "z y x"], plan: Plan, *, voxel_mm3: float
 ) -> dict[str, float]:
     """Volume of each region of a label map [ml]."""
-    voxels = np.bincount(labels.reshape(-1), minlength=256)
+    voxels = np.bincount(labels[labels > 0], minlength=256)
     return {
         name: float(voxels[list(members)].sum() * voxel_mm3 / 1000)
         for name, members in plan.regions

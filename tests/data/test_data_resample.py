@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from bmjax.data.resample import (
     blocks,
+    linear_slices,
     matrix,
     nearest,
     new_size,
@@ -104,6 +105,17 @@ def test_the_products_lower_for_cuda_in_full_precision():
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert products and all("HIGHEST" in line for line in products)
+
+
+@given(before=sizes, after=sizes, apart=st.sampled_from([None, 0, 1, 2]))
+@settings(max_examples=30, deadline=None)
+def test_slices_are_those_of_the_whole(before, after, apart):
+    volume = np.random.default_rng(0).normal(size=(*before, 2)).astype(np.float32)
+    got = np.stack(list(linear_slices(volume, after, apart=apart)))
+    for channel in range(2):
+        whole = np.ascontiguousarray(volume[..., channel])
+        want = resample(whole, after, kind="linear", apart=apart)
+        np.testing.assert_allclose(got[..., channel], want, atol=1e-5)
 
 
 def test_the_input_is_never_written_to(rng):
