@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from bmjax import planning
+from bmjax.data.cases import find_cases
+from bmjax.data.measure import measure_cases
+from bmjax.planning import nnunet, nnunet_data, transfer
 
 pytestmark = pytest.mark.parity
 
