@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from bmjax import planning
+from bmjax.data.cases import find_cases
+from bmjax.data.measure import measure_cases
+from bmjax.planning import nnunet, nnunet_data, transfer
 
 pytestmark = pytest.mark.parity
 
@@ -215,8 +218,10 @@ def test_the_fingerprint_of_real_cases_is_that_of_nnunet(africa):
     theirs = np.concatenate(pooled, axis=1)
     for values, name in zip(theirs, fingerprint["channels"], strict=True):
         found = facts["intensity"][name]
-        assert found["mean"] == pytest.approx(values.mean(), abs=0.03 * values.std())
-        assert found["std"] == pytest.approx(values.std(), rel=0.03)
+        assert found["mean"] == pytest.approx(
+            float(values.mean()), abs=0.03 * float(values.std())
+        )
+        assert found["std"] == pytest.approx(float(values.std()), rel=0.03)
     assert set(known) == {"0", "1", "2", "3"}
 
 
