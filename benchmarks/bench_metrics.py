@@ -77,8 +77,8 @@ def _cases(size: tuple[int, int, int], num_lesions: int) -> dict[str, Scored]:
 def _folders(*counts: int) -> dict[str, Scored]:
     """Folders of different length: their memory tells whether it grows."""
     return {
-        f"evaluate {count} cases of 64x64x64": Scored(
-            measure="folder", size=(64,) * 3, num_lesions=5, num_cases=count
+        f"evaluate {count} cases of 24x24x24": Scored(
+            measure="folder", size=(24,) * 3, num_lesions=1, num_cases=count
         )
         for count in counts
     }
