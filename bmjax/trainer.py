@@ -332,7 +332,7 @@ def _validation(
         put=lambda batch: sharding.put_batch(batch, mesh),
         regions=tuple(name for name, _ in plan.regions),
         batch_size=experiment.data.batch_size or 1,
-        show=lambda image, step: log.show("val/image, labels, prediction", image, step),
+        show=lambda image, step: log.show("val/image_labels_prediction", image, step),
     )
 
 

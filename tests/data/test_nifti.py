@@ -1,7 +1,6 @@
 """Tests of bmjax.data.nifti and the streams under it."""
 
 import gzip
-import itertools
 import struct
 
 import nibabel as nib
@@ -9,43 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from volumes import AXES, affine_for, save, volume
 
 from bmjax.data import nifti
-
-AXES = [
-    turn
-    for order in itertools.permutations("RAS")
-    for turn in itertools.product(
-        *[(a, {"R": "L", "A": "P", "S": "I"}[a]) for a in order]
-    )
-]
-
-
-def affine_for(axes, spacing=(1.0, 1.5, 2.0), origin=(-10.0, 5.0, 30.0)):
-    """An affine whose x, y, z index axes point to the named directions."""
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for column, (name, step) in enumerate(zip(axes, spacing, strict=True)):
-        row = "RAS".find(name)
-        sign = 1 if row >= 0 else -1
-        row = row if row >= 0 else "LPI".find(name)
-        affine[row, column] = sign * step
-    affine[:3, 3] = origin
-    return affine
-
-
-def volume(shape=(3, 4, 5), dtype=np.int16):
-    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-
-
-def save(path, array=None, **fields):
-    """A file written by nibabel alone, header fields set by name."""
-    array = volume() if array is None else array
-    image = nib.Nifti1Image(array.T, np.eye(4))
-    for name, value in fields.items():
-        image.header[name] = value
-    nib.save(image, path)
-    return path
 
 
 def test_there_are_48_orientations():
@@ -160,9 +125,6 @@ def test_half_precision_and_odd_names_are_refused(tmp_path):
         nifti.write(tmp_path / "a.mha", volume(), affine=np.eye(4))
 
 
-# Faults 6 to 11: files
-
-
 def test_fault_6_a_truncated_stream_is_an_error(tmp_path):
     path = save(
         tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(20, 20, 20))
@@ -251,9 +213,6 @@ def test_streams_of_several_members_and_padding_are_read(tmp_path):
         nifti.read(_put(tmp_path / "b.nii.gz", packed + b"junk"))
 
 
-# Faults 15 to 20 and 25 to 27: values and geometry
-
-
 @pytest.mark.parametrize(
     ("slope", "inter", "factor", "shift"),
     [(0, 5, 1, 0), (np.nan, 5, 1, 0), (2, np.nan, 2, 0), (0.5, -3, 0.5, -3)],
@@ -315,64 +274,6 @@ def test_fault_20_one_volume_in_4d_is_squeezed_and_a_series_refused(tmp_path):
 def test_fault_21_a_slice_has_one_z(tmp_path):
     nib.save(nib.Nifti1Image(np.ones((5, 4), "i2"), np.eye(4)), tmp_path / "a.nii")
     assert nifti.read(tmp_path / "a.nii").array.shape == (1, 4, 5)
-
-
-def test_fault_25_two_different_forms_are_remarked(tmp_path):
-    image = nib.Nifti1Image(volume().T, affine_for("RAS"))
-    image.set_sform(affine_for("RAS"), 1)
-    image.set_qform(affine_for("LPS"), 1)
-    nib.save(image, tmp_path / "a.nii")
-    header = nifti.read_header(tmp_path / "a.nii")
-    assert header.axes == "RAS"
-    (remark,) = header.remarks
-    for form in (image.get_sform(), image.get_qform()):
-        numbers = np.array2string(form[:3], precision=4).replace("\n", "")
-        assert numbers in remark
-    assert remark.endswith("differ; the sform is used")
-
-
-def test_fault_26_no_form_at_all_is_remarked(tmp_path):
-    content = bytearray(save(tmp_path / "a.nii").read_bytes())
-    struct.pack_into("<2h", content, 252, 0, 0)
-    struct.pack_into("<3f", content, 80, 1, 2, 3)
-    _put(tmp_path / "a.nii", content)
-    with pytest.warns(UserWarning, match="neither sform nor qform"):
-        assert nifti.read(tmp_path / "a.nii").spacing_mm == (3, 2, 1)
-
-
-def test_fault_27_a_singular_affine_is_an_error(tmp_path):
-    path = save(tmp_path / "a.nii")
-    content = bytearray(path.read_bytes())
-    struct.pack_into("<4f", content, 280, 0, 0, 0, 0)
-    with pytest.raises(ValueError, match="singular affine"):
-        nifti.read(_put(path, content))
-
-
-def test_fault_28_a_sheared_affine_is_read_and_remarked(tmp_path):
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    affine[0, 2] = 0.5  # z leans towards x
-    image = nib.Nifti1Image(volume().T, affine)
-    image.set_qform(None)
-    nib.save(image, tmp_path / "a.nii")
-    with pytest.warns(UserWarning, match="a.nii: sheared: two of its axes meet at 75"):
-        scan = nifti.read(tmp_path / "a.nii")
-    np.testing.assert_array_equal(scan.array, volume())
-    np.testing.assert_allclose(scan.spacing_mm, (np.hypot(2, 0.5), 1, 1), rtol=1e-6)
-    labels = np.ones((3, 4, 5), np.uint8)
-    nifti.write_like(tmp_path / "b.nii", labels, source=tmp_path / "a.nii")
-    np.testing.assert_array_equal(nib.load(tmp_path / "b.nii").affine, affine)
-
-
-@pytest.mark.parametrize("angle", [0.0, 0.2, 1.2])
-def test_an_oblique_affine_is_no_sheared_one(tmp_path, angle):
-    affine = np.diag([0.9375, 0.9375, 3.3, 1.0])
-    turn = nib.eulerangles.euler2mat(angle, angle / 2, angle / 3)
-    affine[:3, :3] = turn @ affine[:3, :3]
-    nib.save(nib.Nifti1Image(volume().T, affine), tmp_path / "a.nii")
-    assert nifti.read_header(tmp_path / "a.nii").remarks == ()
-
-
-# Labels and headers
 
 
 def test_fault_37_float_labels_are_rounded_only_when_close(tmp_path):

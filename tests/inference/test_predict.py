@@ -1,85 +1,28 @@
 """Many cases from NIfTI to NIfTI: geometry, failures of one case, and going on."""
 
-import json
-import os
-import threading
 from dataclasses import replace
 
 import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
+from exams import (
+    CHANNELS,
+    PLAN,
+    apply,
+    expected,
+    labels_of,
+    network,
+    outcomes,
+    remove,
+    truncate,
+    write_case,
+)
 from jax.tree_util import Partial
 from scipy.ndimage import binary_dilation
 
-from bmjax.data.cases import Case, find_cases, sort_cases
+from bmjax.data.cases import find_cases, sort_cases
 from bmjax.inference import SlidingWindow, predict_cases
-from bmjax.planning import BRATS_METS, Plan
-
-CHANNELS = ("t1c", "t1n", "t2f", "t2w")
-PLAN = Plan(
-    channels=CHANNELS,
-    labels=BRATS_METS.labels,
-    regions=BRATS_METS.regions,
-    paint=BRATS_METS.paint,
-    spacing_mm=(1.0, 1.0, 1.0),
-    normalization=("none",) * 4,
-    use_mask_for_norm=False,
-    patch_size=(8, 8, 8),
-    batch_size=2,
-    features=(4, 8),
-    strides=((1, 1, 1), (2, 2, 2)),
-    kernel_sizes=((3, 3, 3),) * 2,
-    batch_dice=False,
-    median_size=(16, 16, 16),
-)
-
-
-def apply(params, image):
-    """Bright FLAIR is WT, bright T1c is TC and ET."""
-    flair, t1c = image[..., 2], image[..., 0]
-    return jnp.stack([flair, t1c, t1c], axis=-1) - params["level"]
-
-
-def network(level=50.0):
-    return Partial(apply, {"level": jnp.float32(level)})
-
-
-def write_case(folder, name, *, size=(20, 18, 16), affine=None, channels=CHANNELS):
-    """Constant tissue of 10, a FLAIR-bright cube, a T1c-bright cube inside it."""
-    folder = folder / name
-    folder.mkdir(parents=True)
-    images = {}
-    for channel in channels:
-        values = np.full(size, 10, np.int16)
-        values[0] = 0
-        if channel == "t2f":
-            values[2:-2, 2:-2, 1:-1] = 100
-        if channel == "t1c":
-            values[4:-4, 4:-4, 1:-1] = 100
-        image = nib.Nifti1Image(values, np.eye(4) if affine is None else affine)
-        images[channel] = folder / f"{name}-{channel}.nii.gz"
-        nib.save(image, images[channel])
-    return Case(id=name, patient=name, images=images)
-
-
-def labels_of(path):
-    return np.asarray(nib.load(path).dataobj)
-
-
-def expected(size):
-    want = np.zeros(size, np.uint8)
-    want[2:-2, 2:-2, 1:-1] = 2
-    want[4:-4, 4:-4, 1:-1] = 3
-    return want
-
-
-def record(out):
-    return json.loads((out / "predict.json").read_text())
-
-
-def outcomes(out):
-    return {entry["case"]: entry["status"] for entry in record(out)["cases"]}
 
 
 def test_cases_without_labels_become_label_files_on_their_own_grid(tmp_path):
@@ -164,17 +107,8 @@ def test_fault_1_a_missing_modality_fails_its_case_by_name_and_no_other(tmp_path
     assert not (out / "A-001.nii.gz").exists()
 
 
-def truncate(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
 def empty(path):
     path.write_bytes(b"")
-
-
-def remove(path):
-    path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -229,113 +163,6 @@ def test_a_fault_of_the_whole_data_set_is_raised(tmp_path):
         predict_cases(network(), [], PLAN, tmp_path, unusable={"": "no case found"})
 
 
-def test_a_second_run_keeps_what_is_finished_and_tries_the_failed_again(tmp_path):
-    cases = [write_case(tmp_path, name) for name in ("A-001", "B-001")]
-    good = cases[1].images["t2f"].read_bytes()
-    truncate(cases[1].images["t2f"])
-    out = tmp_path / "out"
-    predict_cases(network(), cases, PLAN, out)
-    before = (out / "A-001.nii.gz").stat().st_mtime_ns
-    cases[1].images["t2f"].write_bytes(good)
-    first, second = predict_cases(network(), cases, PLAN, out)
-    assert first.is_kept and first.volumes_ml["WT"] > 0
-    assert not second.is_kept and second.error is None
-    assert (out / "A-001.nii.gz").stat().st_mtime_ns == before
-    assert outcomes(out) == {"A-001": "done", "B-001": "done"}
-
-
-def test_other_cases_of_the_same_run_stay_on_record(tmp_path):
-    cases = [write_case(tmp_path, name) for name in ("A-001", "B-001")]
-    out = tmp_path / "out"
-    predict_cases(network(), cases[:1], PLAN, out)
-    predict_cases(network(), cases[1:], PLAN, out)
-    assert outcomes(out) == {"A-001": "done", "B-001": "done"}
-
-
-@pytest.mark.parametrize("loss", ["truncated", "removed", "new input"])
-def test_a_lost_or_outdated_label_file_is_made_again(tmp_path, loss):
-    case = write_case(tmp_path, "A-001")
-    out = tmp_path / "out"
-    (first,) = predict_cases(network(), [case], PLAN, out)
-    want = first.path.read_bytes()
-    if loss == "truncated":
-        truncate(first.path)
-    elif loss == "removed":
-        first.path.unlink()
-    else:
-        os.utime(case.images["t1c"], ns=(1, 1))
-    (second,) = predict_cases(network(), [case], PLAN, out)
-    assert not second.is_kept
-    assert second.path.read_bytes() == want
-
-
-def test_predictions_of_another_network_are_not_mixed_in(tmp_path):
-    cases = [write_case(tmp_path, name) for name in ("A-001", "B-001")]
-    out = tmp_path / "out"
-    predict_cases(network(), cases[:1], PLAN, out)
-    with pytest.raises(ValueError, match="made with another model; choose another"):
-        predict_cases(network(level=500.0), cases, PLAN, out)
-    with pytest.raises(ValueError, match="another plan and settings"):
-        predict_cases(
-            network(),
-            cases,
-            replace(PLAN, use_mask_for_norm=True),
-            out,
-            settings=SlidingWindow(overlap=0.25),
-        )
-    results = predict_cases(network(level=500.0), cases, PLAN, out, overwrite=True)
-    assert not any(r.is_kept for r in results)
-    assert not labels_of(results[0].path).any()
-
-
-def test_another_batch_of_windows_goes_on_where_the_run_stopped(tmp_path):
-    case = write_case(tmp_path, "A-001")
-    out = tmp_path / "out"
-    predict_cases(network(), [case], PLAN, out)
-    (result,) = predict_cases(
-        network(), [case], PLAN, out, settings=SlidingWindow(batch_size=4)
-    )
-    assert result.is_kept
-
-
-def test_files_that_are_not_ours_are_not_overwritten(tmp_path):
-    case = write_case(tmp_path, "A-001")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "A-001.nii.gz").write_bytes(b"precious")
-    with pytest.raises(ValueError, match="not from an earlier run"):
-        predict_cases(network(), [case], PLAN, out)
-    assert (out / "A-001.nii.gz").read_bytes() == b"precious"
-
-
-def test_a_case_that_fails_leaves_no_older_prediction_behind(tmp_path):
-    case = write_case(tmp_path, "A-001")
-    out = tmp_path / "out"
-    predict_cases(network(), [case], PLAN, out)
-    truncate(case.images["t1c"])
-    (result,) = predict_cases(network(), [case], PLAN, out)
-    assert result.error is not None
-    assert not result.path.exists()
-
-
-def test_an_interrupted_run_has_recorded_what_is_done_and_what_is_not(tmp_path):
-    cases = [write_case(tmp_path, name) for name in ("A-001", "B-001", "C-001")]
-    out = tmp_path / "out"
-
-    def interrupt(done, total, name):
-        if name == "B-001":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        predict_cases(network(), cases, PLAN, out, progress=interrupt)
-    assert outcomes(out) == {"A-001": "done", "B-001": "pending", "C-001": "pending"}
-    results = predict_cases(network(), cases, PLAN, out)
-    assert [r.is_kept for r in results] == [True, False, False]
-    assert threading.active_count() == 1 or not any(
-        t.name.startswith("ThreadPool") for t in threading.enumerate()
-    )
-
-
 def test_two_cases_of_one_name_are_refused(tmp_path):
     case = write_case(tmp_path, "A-001")
     with pytest.raises(ValueError, match=r"\['A-001'\] occur more than once"):
@@ -346,15 +173,6 @@ def test_a_case_name_cannot_lead_out_of_the_folder(tmp_path):
     case = replace(write_case(tmp_path, "A-001"), id="../A-001")
     with pytest.raises(ValueError, match="cannot name a file"):
         predict_cases(network(), [case], PLAN, tmp_path / "out")
-
-
-def test_a_foreign_record_is_refused(tmp_path):
-    case = write_case(tmp_path, "A-001")
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "predict.json").write_text('{"cases": 3}')
-    with pytest.raises(ValueError, match="not the record of a prediction run"):
-        predict_cases(network(), [case], PLAN, out)
 
 
 def test_cases_of_any_size_share_one_compilation(tmp_path):

@@ -60,7 +60,9 @@ def has_true_gradient(path):
 
 
 @pytest.mark.parametrize("name", ["plain", "unet2d"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)]
+)
 def test_one_device_eight_devices_and_pmap_agree(name, optimizer):
     # a large eps: Adam turns rounding of a vanishing gradient into whole steps
     spec = Optimizer(name=optimizer, peak_lr=1e-2, num_steps=5, momentum=0.9, eps=1e-3)

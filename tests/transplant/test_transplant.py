@@ -16,6 +16,7 @@ from bmjax.transplant import (
 )
 
 
+@pytest.mark.slow
 def test_a_written_run_predicts_and_trains_on_from_its_parameters(
     source, experiment, plan, phantom_raw, tmp_path
 ):
@@ -38,6 +39,7 @@ def test_a_written_run_predicts_and_trains_on_from_its_parameters(
     assert digest(after["heads"]) != digest(before.variables["params"]["heads"])
 
 
+@pytest.mark.slow
 def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
     experiment, tmp_path, monkeypatch
 ):
