@@ -72,15 +72,12 @@ def to_grid(
 
 
 def slices_on_grid(
-    probs: Float[np.ndarray, "z y x k"],
-    geometry: Geometry,
-    *,
-    wanted: slice = slice(None),
+    probs: Float[np.ndarray, "z y x k"], geometry: Geometry
 ) -> Iterator[Float[np.ndarray, "v w k"]]:
     """As `to_grid`, but slice by slice, in the plan's axes: it needs little memory."""
     _require_size(probs.shape[:3], geometry)
     apart = thick_axis(geometry.new_spacing_mm, geometry.spacing_mm)
-    return linear_slices(probs, geometry.size_after_crop, apart=apart, wanted=wanted)
+    return linear_slices(probs, geometry.size_after_crop, apart=apart)
 
 
 def restore_axes(

@@ -73,27 +73,20 @@ def linear_slices(
     size: tuple[int, int, int],
     *,
     apart: int | None = None,
-    wanted: slice = slice(None),
 ) -> Iterator[Float[np.ndarray, "v w c"]]:
     """Slice after slice of a volume on another grid, linearly, all channels together.
 
     What `resample` gives, in the cache: no more than two slices are alive.
-
-    Args:
-      volume: all channels on one grid.
-      size: of the other grid [vox].
-      apart: axis along which the nearest slice is taken.
-      wanted: which slices of the other grid.
     """
     taps = [
         _taps(volume.shape[axis], size[axis], is_apart=axis == apart)
         for axis in range(3)
     ]
     alive: dict[int, np.ndarray] = {}
-    for low, high, share in zip(*(tap[wanted] for tap in taps[0]), strict=True):
-        needed = {low, high} if share else {low}
+    for low, high, share in zip(*taps[0], strict=True):
+        wanted = {low, high} if share else {low}
         alive = {
-            z: alive[z] if z in alive else _plane(volume[z], *taps[1:]) for z in needed
+            z: alive[z] if z in alive else _plane(volume[z], *taps[1:]) for z in wanted
         }
         if share:
             yield alive[low] * (1 - share) + alive[high] * share

@@ -1,12 +1,10 @@
 """From logits on the network's grid to a label file on the scanner's grid.
 
 As nnU-Net: logits are resampled linearly, then thresholded. A sigmoid is above one
-half where its logit is above zero, so no sigmoid is taken. Slice by slice, a few at the
-same time, so that nothing of full size but the labels is made.
+half where its logit is above zero, so no sigmoid is taken. One slice at a time, so that
+nothing of full size but the labels is made.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,6 @@ from jaxtyping import Float, UInt8
 from bmjax.data import nifti
 from bmjax.data.geometry import Geometry, restore_axes, slices_on_grid, uncrop
 from bmjax.planning.plan import Plan
-
-_NUM_THREADS = 4  # each holds two slices
 
 
 def paint(
@@ -50,16 +46,8 @@ def native_labels(
             f"plan's {len(plan.paint)} regions {[name for name, _ in plan.regions]}"
         )
     labels = np.empty(geometry.size_after_crop, np.uint8)
-
-    def fill(wanted: slice) -> None:
-        planes = slices_on_grid(logits, geometry, wanted=wanted)
-        for own, plane in zip(labels[wanted], planes, strict=True):
-            own[...] = paint(plane, plan, threshold=0)
-
-    num_parts = min(_NUM_THREADS, os.cpu_count() or 1)
-    ends = np.linspace(0, len(labels), num_parts + 1).astype(int)
-    with ThreadPoolExecutor(num_parts) as pool:
-        list(pool.map(fill, map(slice, ends[:-1], ends[1:])))
+    for z, plane in enumerate(slices_on_grid(logits, geometry)):
+        labels[z] = paint(plane, plan, threshold=0)
     return uncrop(restore_axes(labels, geometry), geometry)
 
 
