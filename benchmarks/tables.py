@@ -197,8 +197,15 @@ def _bold(row: Row | None) -> str:
 
 
 def _memory_ratio(row: Row | None) -> float | None:
-    """Our memory above the bare process over the peer's."""
-    if row is None or row.above_bare_mib is None or not row.peer_above_bare_mib:
+    """Our memory over the peer's: of the whole process where there is a program.
+
+    To make a program takes most of the memory, so what comes after it says little.
+    """
+    if row is None:
+        return None
+    if row.compile_cold_s is not None:
+        return row.peak_mib / row.peer_peak_mib if row.peer_peak_mib else None
+    if row.above_bare_mib is None or not row.peer_above_bare_mib:
         return None
     return row.above_bare_mib / row.peer_above_bare_mib
 
