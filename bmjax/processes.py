@@ -5,6 +5,8 @@ them: NCCL between GPUs, gloo between CPUs. A process that is not heard of for
 `HEARTBEAT_S` counts as dead, and ends the others.
 """
 
+import atexit
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +17,9 @@ from jax.experimental import multihost_utils
 HEARTBEAT_S = 20
 # the first process may predict the held-out cases while the others wait to leave
 _LEAVE_S = 24 * 3600
+# waits for a line that never comes if the process is ended from outside of Python,
+# as the runtime does where it hears of a loss before the work itself fails
+_LAST_WORDS = 'read -r line || printf "%s\\n" "$0" >&2'
 
 
 class PeerLostError(RuntimeError):
@@ -48,6 +53,27 @@ def join(
         process_id=process_id,
         heartbeat_timeout_seconds=HEARTBEAT_S,
         shutdown_timeout_seconds=_LEAVE_S,
+    )
+    _leave_last_words()
+
+
+def _leave_last_words() -> None:
+    """Have somebody else speak if the runtime ends this process without asking."""
+    speaker = subprocess.Popen(
+        ["sh", "-c", _LAST_WORDS, f"bmjax: {_lost()}"], stdin=subprocess.PIPE
+    )
+
+    def take_back() -> None:
+        speaker.communicate(b"well\n")
+
+    atexit.register(take_back)
+
+
+def _lost() -> str:
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} lost another one, or "
+        "was itself ended: see what that one said last; the same command goes on from "
+        "the last checkpoint, with any number of processes."
     )
 
 
@@ -89,9 +115,5 @@ def loss_explained() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        raise PeerLostError(
-            f"process {jax.process_index()} of {jax.process_count()} lost another one: "
-            "it ended or cannot be reached. See what that one said last; the same "
-            "command goes on from the last checkpoint, with any number of processes. "
-            f"The runtime said: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise PeerLostError(f"{_lost()} The runtime said: {reason}") from error

@@ -1,5 +1,7 @@
 """What a header says of where the voxels lie, and when it is doubted."""
 
+import struct
+
 import nibabel as nib
 import numpy as np
 import pytest
