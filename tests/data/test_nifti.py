@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from volumes import AXES, affine_for, save, volume
+from volumes import AXES, affine_for, put, save, volume
 
 from bmjax.data import nifti
 
@@ -149,38 +149,33 @@ def test_fault_7_a_checksum_is_read_even_past_the_last_voxel(tmp_path):
     path = tmp_path / "a.nii.gz"
     content = (save(tmp_path / "b.nii")).read_bytes() + bytes(300_000)
     packed = bytearray(gzip.compress(content))
-    np.testing.assert_array_equal(nifti.read(_put(path, packed)).array, volume())
+    np.testing.assert_array_equal(nifti.read(put(path, packed)).array, volume())
     packed[-6] ^= 1
     with pytest.raises(ValueError, match="damaged gzip stream"):
-        nifti.read(_put(path, packed))
-
-
-def _put(path, content):
-    path.write_bytes(content)
-    return path
+        nifti.read(put(path, packed))
 
 
 def test_fault_8_an_empty_file_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="a.nii: the file is empty"):
-        nifti.read(_put(tmp_path / "a.nii", b""))
+        nifti.read(put(tmp_path / "a.nii", b""))
 
 
 def test_fault_9_content_decides_not_the_name(tmp_path):
     plain = save(tmp_path / "a.nii")
-    mislabelled = _put(tmp_path / "b.nii.gz", plain.read_bytes())
-    packed = _put(tmp_path / "c.nii", gzip.compress(plain.read_bytes()))
+    mislabelled = put(tmp_path / "b.nii.gz", plain.read_bytes())
+    packed = put(tmp_path / "c.nii", gzip.compress(plain.read_bytes()))
     for path in (mislabelled, packed):
         np.testing.assert_array_equal(nifti.read(path).array, volume())
     for content in (b"not a volume" * 50, gzip.compress(b"not a volume" * 50)):
         with pytest.raises(ValueError, match="not a NIfTI file"):
-            nifti.read(_put(tmp_path / "d.nii.gz", content))
+            nifti.read(put(tmp_path / "d.nii.gz", content))
 
 
 def test_an_analyze_header_is_named(tmp_path):
     header = bytearray(save(tmp_path / "a.nii").read_bytes())
     header[344:348] = b"ni1\0"
     with pytest.raises(ValueError, match="not a single-file NIfTI"):
-        nifti.read(_put(tmp_path / "a.nii", header))
+        nifti.read(put(tmp_path / "a.nii", header))
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -188,7 +183,7 @@ def test_fault_10_a_header_that_promises_too_much_is_an_error(tmp_path, suffix):
     content = bytearray(save(tmp_path / "a.nii").read_bytes())
     struct.pack_into("<3h", content, 42, 50, 40, 30)
     packed = gzip.compress(content) if suffix == ".nii.gz" else content
-    path = _put(tmp_path / f"b{suffix}", packed)
+    path = put(tmp_path / f"b{suffix}", packed)
     with pytest.raises(ValueError, match=r"promises \(30, 40, 50\) voxels of int16"):
         nifti.read(path)
 
@@ -197,20 +192,20 @@ def test_fault_11_absurd_dimensions_are_refused_before_memory_is_taken(tmp_path)
     content = bytearray(save(tmp_path / "a.nii").read_bytes())
     struct.pack_into("<3h", content, 42, 32767, 32767, 32767)
     with pytest.raises(ValueError, match="more than 1073741824"):
-        nifti.read(_put(tmp_path / "a.nii", content))
+        nifti.read(put(tmp_path / "a.nii", content))
     struct.pack_into("<3h", content, 42, 1000, 1000, 1000)
     with pytest.raises(ValueError, match="the file holds"):
-        nifti.read(_put(tmp_path / "a.nii.gz", gzip.compress(content)))
+        nifti.read(put(tmp_path / "a.nii.gz", gzip.compress(content)))
 
 
 def test_streams_of_several_members_and_padding_are_read(tmp_path):
     content = save(tmp_path / "a.nii").read_bytes()
     packed = gzip.compress(content[:400]) + gzip.compress(content[400:]) + bytes(512)
     np.testing.assert_array_equal(
-        nifti.read(_put(tmp_path / "b.nii.gz", packed)).array, volume()
+        nifti.read(put(tmp_path / "b.nii.gz", packed)).array, volume()
     )
     with pytest.raises(ValueError, match="bytes follow its gzip stream"):
-        nifti.read(_put(tmp_path / "b.nii.gz", packed + b"junk"))
+        nifti.read(put(tmp_path / "b.nii.gz", packed + b"junk"))
 
 
 @pytest.mark.parametrize(
@@ -220,14 +215,14 @@ def test_streams_of_several_members_and_padding_are_read(tmp_path):
 def test_fault_15_scaling_follows_the_standard(tmp_path, slope, inter, factor, shift):
     content = bytearray(save(tmp_path / "a.nii").read_bytes())
     struct.pack_into("<2f", content, 112, slope, inter)
-    scan = nifti.read(_put(tmp_path / "a.nii", content))
+    scan = nifti.read(put(tmp_path / "a.nii", content))
     np.testing.assert_array_equal(scan.array, volume() * np.float32(factor) + shift)
 
 
 def test_fault_16_scaled_int16_does_not_overflow(tmp_path):
     content = bytearray(save(tmp_path / "a.nii", volume() * 500).read_bytes())
     struct.pack_into("<2f", content, 112, 100, 0)
-    scan = nifti.read(_put(tmp_path / "a.nii", content), dtype=None)
+    scan = nifti.read(put(tmp_path / "a.nii", content), dtype=None)
     assert scan.array.max() == 59 * 500 * 100
 
 

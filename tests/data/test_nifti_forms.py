@@ -5,7 +5,7 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-from volumes import affine_for, save, volume
+from volumes import affine_for, put, save, volume
 
 from bmjax.data import nifti
 
@@ -28,7 +28,7 @@ def test_fault_26_no_form_at_all_is_remarked(tmp_path):
     content = bytearray(save(tmp_path / "a.nii").read_bytes())
     struct.pack_into("<2h", content, 252, 0, 0)
     struct.pack_into("<3f", content, 80, 1, 2, 3)
-    _put(tmp_path / "a.nii", content)
+    put(tmp_path / "a.nii", content)
     with pytest.warns(UserWarning, match="neither sform nor qform"):
         assert nifti.read(tmp_path / "a.nii").spacing_mm == (3, 2, 1)
 
@@ -38,7 +38,7 @@ def test_fault_27_a_singular_affine_is_an_error(tmp_path):
     content = bytearray(path.read_bytes())
     struct.pack_into("<4f", content, 280, 0, 0, 0, 0)
     with pytest.raises(ValueError, match="singular affine"):
-        nifti.read(_put(path, content))
+        nifti.read(put(path, content))
 
 
 def test_fault_28_a_sheared_affine_is_read_and_remarked(tmp_path):

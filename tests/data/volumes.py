@@ -39,3 +39,9 @@ def save(path, array=None, **fields):
         image.header[name] = value
     nib.save(image, path)
     return path
+
+
+def put(path, content):
+    """Write bytes, and give the path back."""
+    path.write_bytes(content)
+    return path
