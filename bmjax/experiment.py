@@ -15,6 +15,7 @@ from bmjax import losses, models
 from bmjax.augment import AugmentPolicy, NewLesions, Spatial
 from bmjax.data.pipeline import Loader
 from bmjax.inference import SlidingWindow
+from bmjax.ops.choices import Choices
 from bmjax.planning import Plan
 from bmjax.training import Fit, Optimizer
 
@@ -43,6 +44,8 @@ class Experiment:
       optimizer: how parameters change; its `num_steps` is the length of the run.
       fit: how often to look, log and save.
       inference: how whole volumes are predicted.
+      convolutions: algorithms of single convolutions in training on a CPU, as
+        `bmjax train --time-convolutions` found them; the static rule for all others.
       seed: origin of all randomness.
     """
 
@@ -53,6 +56,7 @@ class Experiment:
     optimizer: Optimizer = field(default_factory=Optimizer)
     fit: Fit = field(default_factory=Fit)
     inference: SlidingWindow = field(default_factory=SlidingWindow)
+    convolutions: Choices = ()
     seed: int = 0
 
     def replace(self, changes: Mapping[str, Any]) -> "Experiment":

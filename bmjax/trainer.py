@@ -304,6 +304,7 @@ def _train_step(
         accumulate=experiment.optimizer.accumulate,
         ema_decay=experiment.optimizer.ema_decay,
         recompute_norms=sharding.is_cpu(mesh),
+        convolutions=experiment.convolutions,
     )
     compiled = sharding.parallelise(
         step, mesh, parallel=means.parallel, is_deterministic=means.is_deterministic

@@ -27,6 +27,7 @@ from bmjax.runs import opened, read_run
 from bmjax.sharding import Parallel
 from bmjax.surgery.graft import GraftReport
 from bmjax.trainer import Means, Origin, train_run
+from bmjax.tuning import with_convolutions
 
 Tick = Callable[[int, int, str], None]
 
@@ -59,6 +60,7 @@ def train(
     num_devices: int | None = None,
     deterministic: bool = False,
     profile_steps: int = 0,
+    time_convolutions: bool = False,
     override: bool = False,
     console: Console | None = None,
 ) -> Trained:
@@ -73,6 +75,8 @@ def train(
         began with, or all, of the parts of a CPU as many as divide the batch.
       deterministic: only algorithms that give the same bytes each time, on GPUs too.
       profile_steps: steps to trace into RUN/profile.
+      time_convolutions: before a run begins, find the fastest algorithm of each
+        convolution on this CPU, and keep it with the experiment.
       override: go on although the experiment or the data changed.
       console: where progress is shown; nothing is shown if None.
 
@@ -88,6 +92,14 @@ def train(
     store = Store(Path(experiment.data.store))
     experiment = experiment.resolve(store.plan)
     parts = _split(experiment, store)
+    experiment = with_convolutions(
+        run,
+        experiment,
+        num_channels=len(store.plan.channels),
+        num_devices=num_devices,
+        is_timed=time_convolutions,
+        console=console,
+    )
     means = Means(
         parallel=parallel,
         num_devices=num_devices,

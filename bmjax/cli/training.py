@@ -40,6 +40,7 @@ def train_from(config: Any) -> Callable[..., int]:
         num_devices: int | None = None,
         deterministic: bool = False,
         profile_steps: int = 0,
+        time_convolutions: bool = False,
         override: bool = False,
         coordinator: str | None = None,
         num_processes: int | None = None,
@@ -61,6 +62,9 @@ def train_from(config: Any) -> Callable[..., int]:
           deterministic: on GPUs, only algorithms that give the same bytes each time;
             slower. On a CPU they do so anyway.
           profile_steps: trace so many steps into RUN/profile.
+          time_convolutions: before a run begins, time the algorithms of each
+            convolution on this CPU for some minutes and keep the fastest in
+            experiment.json; without it a static rule chooses.
           override: go on although the config or the data changed; the changes are
             listed without it.
           coordinator: HOST:PORT of the first of several processes, or `auto` under
@@ -83,6 +87,7 @@ def train_from(config: Any) -> Callable[..., int]:
             num_devices=num_devices,
             deterministic=deterministic,
             profile_steps=profile_steps,
+            time_convolutions=time_convolutions,
             override=override,
             console=console,
         )

@@ -2,7 +2,8 @@
 
 On a CPU forward, input gradient and kernel gradient are each blocked matrix products
 (`slabs`, `taps`, `strided`); elsewhere all three are the vendor's convolutions. The
-choice is made when the program is lowered, by a static rule on shapes.
+choice is made when the program is lowered, by a static rule on shapes, or as it was
+found by timing (`choices`).
 """
 
 from functools import partial
@@ -14,7 +15,8 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from bmjax.ops import slabs, strided, taps
+from bmjax.ops import choices, slabs, strided, taps
+from bmjax.ops.choices import Call
 from bmjax.ops.schemes import Direct, Scheme, Winograd
 from bmjax.typing import Size
 
@@ -40,35 +42,54 @@ def convolution(
       strides: one per space axis; None is 1 everywhere.
     """
     strides = (1,) * (x.ndim - 2) if strides is None else strides
-    return _convolution(x, kernel, strides)
+    call = Call(x.shape, kernel.shape)
+    if _is_blocked(x, kernel.shape, strides) and max(strides) == 1 < max(call.size):
+        choices.note(call)
+    return _convolution(x, kernel, strides, choices.of(call))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolution(x: Array, kernel: Array, strides: Size) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(
+    x: Array, kernel: Array, strides: Size, chosen: choices.Chosen
+) -> Array:
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_forward_on_cpu, strides=strides),
+        cpu=partial(_forward_on_cpu, strides=strides, algorithm=chosen.forward),
         default=partial(_vendor, strides=strides),
     )
 
 
-def _forward(x: Array, kernel: Array, strides: Size) -> tuple[Array, tuple]:
-    return _convolution(x, kernel, strides), (x, kernel)
+def _forward(
+    x: Array, kernel: Array, strides: Size, chosen: choices.Chosen
+) -> tuple[Array, tuple]:
+    return _convolution(x, kernel, strides, chosen), (x, kernel)
 
 
-def _backward(strides: Size, saved: tuple, grads: Array) -> tuple[Array, Array]:
+def _backward(
+    strides: Size, chosen: choices.Chosen, saved: tuple, grads: Array
+) -> tuple[Array, Array]:
     x, kernel = saved
     x_grads = lax.platform_dependent(
         grads,
         kernel,
-        cpu=partial(_input_gradient_on_cpu, shape=x.shape, strides=strides),
+        cpu=partial(
+            _input_gradient_on_cpu,
+            shape=x.shape,
+            strides=strides,
+            algorithm=chosen.input_gradient,
+        ),
         default=partial(_vendor_input_gradient, shape=x.shape, strides=strides),
     )
     kernel_grads = lax.platform_dependent(
         x,
         grads,
-        cpu=partial(_kernel_gradient_on_cpu, shape=kernel.shape, strides=strides),
+        cpu=partial(
+            _kernel_gradient_on_cpu,
+            shape=kernel.shape,
+            strides=strides,
+            algorithm=chosen.kernel_gradient,
+        ),
         default=partial(_vendor_kernel_gradient, shape=kernel.shape, strides=strides),
     )
     return x_grads, kernel_grads
@@ -104,41 +125,53 @@ def _vendor_kernel_gradient(
     return jax.linear_transpose(function, kernel)(grads)[0]
 
 
-def _forward_on_cpu(x: Array, kernel: Array, *, strides: Size) -> Array:
+def _forward_on_cpu(
+    x: Array, kernel: Array, *, strides: Size, algorithm: str | None
+) -> Array:
     if not _is_blocked(x, kernel.shape, strides):
         return _vendor(x, kernel, strides=strides)
     if max(kernel.shape[:-2]) == max(strides) == 1:
         return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]))
     image, kernel = _with_depth(x), _deep(kernel)
     if max(strides) == 1:
-        scheme = _scheme(image, _three(kernel.shape[:3]))
-        out = _room(image).convolve(image, kernel, scheme)
+        room, scheme = _ways(image, _three(kernel.shape[:3]), algorithm)
+        out = room.convolve(image, kernel, scheme)
     else:
         out = strided.convolve(image, kernel, strides=_three(strides))
     return out if x.ndim == 5 else out[:, 0]
 
 
 def _input_gradient_on_cpu(
-    grads: Array, kernel: Array, *, shape: Size, strides: Size
+    grads: Array,
+    kernel: Array,
+    *,
+    shape: Size,
+    strides: Size,
+    algorithm: str | None,
 ) -> Array:
     if not _is_blocked(grads, kernel.shape, strides) or any(
         n % s for n, s in zip(shape[1:-1], strides, strict=True)
     ):
         return _vendor_input_gradient(grads, kernel, shape=shape, strides=strides)
     image = _with_depth(grads)
-    if max(strides) == 1 and _room(image) is taps and max(kernel.shape[:-2]) > 1:
-        scheme = _scheme(image, _three(kernel.shape[:-2]))
-        return taps.input_gradient(image, _deep(kernel), scheme).reshape(shape)
     if max(strides) == 1:
+        room, scheme = _ways(image, _three(kernel.shape[:-2]), algorithm)
+        if room is taps and max(kernel.shape[:-2]) > 1:
+            return taps.input_gradient(image, _deep(kernel), scheme).reshape(shape)
         axes = tuple(range(kernel.ndim - 2))
         turned = jnp.flip(kernel, axes).swapaxes(-1, -2)
-        return _forward_on_cpu(grads, turned, strides=strides)
+        return _forward_on_cpu(grads, turned, strides=strides, algorithm=algorithm)
     x_grads = strided.input_gradient(image, _deep(kernel), strides=_three(strides))
     return x_grads.reshape(shape)
 
 
 def _kernel_gradient_on_cpu(
-    x: Array, grads: Array, *, shape: Size, strides: Size
+    x: Array,
+    grads: Array,
+    *,
+    shape: Size,
+    strides: Size,
+    algorithm: str | None,
 ) -> Array:
     if not _is_blocked(x, shape, strides):
         return _vendor_kernel_gradient(x, grads, shape=shape, strides=strides)
@@ -149,8 +182,8 @@ def _kernel_gradient_on_cpu(
             image, wide_grads, kernel_size=size, strides=_three(strides)
         )
     else:
-        scheme = _scheme(image, size)
-        gradient = _room(image).kernel_gradient(image, wide_grads, scheme)
+        room, scheme = _ways(image, size, algorithm)
+        gradient = room.kernel_gradient(image, wide_grads, scheme)
     return gradient.reshape(shape)
 
 
@@ -164,16 +197,19 @@ def _is_blocked(x: Array, kernel_shape: Size, strides: Size) -> bool:
     )
 
 
-def _room(image: Array) -> ModuleType:
-    """Where a stride-1 convolution is computed: coarse grids tap by tap."""
-    return taps if prod(image.shape[1:-1]) <= _COARSE else slabs
-
-
-def _scheme(image: Array, size: tuple[int, int, int]) -> Scheme:
-    is_large = prod(image.shape[1:-1]) >= _MIXED
-    if is_large and size[1] == 3 and image.shape[2] % Winograd.tile == 0:
-        return Winograd(size)
-    return Direct(size)
+def _ways(
+    image: Array, size: tuple[int, int, int], algorithm: str | None
+) -> tuple[ModuleType, Scheme]:
+    """How a stride-1 convolution is computed: coarse grids tap by tap by the rule."""
+    voxels = prod(image.shape[1:-1])
+    if algorithm is None:
+        is_coarse, is_mixed = voxels <= _COARSE, voxels >= _MIXED
+    else:
+        is_coarse, is_mixed = algorithm.startswith("taps"), "winograd" in algorithm
+    fits = size[1] == 3 and image.shape[2] % Winograd.tile == 0
+    return taps if is_coarse else slabs, (Winograd if is_mixed and fits else Direct)(
+        size
+    )
 
 
 def _with_depth(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """State, optimiser, step, loop and log of a training run."""
 
+from bmjax.training.algorithms import time_convolutions
 from bmjax.training.log import RunLog, TrainingBar
 from bmjax.training.loop import DeviceMemoryError, Fit, NonFiniteLossError, Stop, fit
 from bmjax.training.optim import Optimizer
@@ -24,6 +25,7 @@ __all__ = [
     "initial_state",
     "make_train_step",
     "make_validation_step",
+    "time_convolutions",
     "to_items",
     "validation",
 ]

@@ -12,6 +12,8 @@ from jax import Array
 
 from bmjax import sharding
 from bmjax.losses import DeepSupervision, region_targets
+from bmjax.ops import choices
+from bmjax.ops.choices import Choices
 from bmjax.training.state import TrainState
 
 Regions = tuple[tuple[str, tuple[int, ...]], ...]
@@ -32,6 +34,7 @@ def make_train_step(
     accumulate: int = 1,
     ema_decay: float | None = None,
     recompute_norms: bool = False,
+    convolutions: Choices = (),
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Build `step(state, batch, *, axis_name)`, for `sharding.parallelise` to compile.
 
@@ -47,6 +50,8 @@ def make_train_step(
       recompute_norms: keep the outputs of convolutions only, and normalise them again
         in the backward pass. That saves a third of the memory; on a CPU it costs no
         time.
+      convolutions: algorithms of single convolutions on a CPU; the static rule for all
+        others.
     """
     supervise = (
         loss if isinstance(loss, DeepSupervision) else DeepSupervision(loss=loss)
@@ -71,9 +76,10 @@ def make_train_step(
         def objective(
             params: Any, fixed: Any, image: Array, labels: Array, key: Array
         ) -> tuple[Array, Any]:
-            outputs, new = apply(
-                {"params": params, **fixed}, image, rngs={"dropout": key}
-            )
+            with choices.using(convolutions):
+                outputs, new = apply(
+                    {"params": params, **fixed}, image, rngs={"dropout": key}
+                )
             value = supervise(
                 outputs,
                 labels,
