@@ -23,14 +23,15 @@ def convolve(
     """Convolution of odd kernel and stride 1, same size out."""
     matrices = _matrices(kernel, scheme)
     mixed = scheme.mix(_padded(x, scheme))  # p b z t x c
-    space = _products_size(x, scheme)
+    space, num_taps = _products_size(x, scheme), prod(scheme.taps)
 
     def add(i: Array, total: Array) -> Array:
         part = _shifted(mixed, i, space, scheme)
-        return total + lax.dot_general(part, matrices[i], (((5,), (1,)), ((0,), (0,))))
+        matrix = lax.dynamic_index_in_dim(matrices, i, 1, keepdims=False)  # p c f
+        return total + lax.dot_general(part, matrix, (((5,), (1,)), ((0,), (0,))))
 
     total = jnp.zeros((*mixed.shape[:2], *space, kernel.shape[-1]), x.dtype)
-    return scheme.rows(lax.fori_loop(0, len(matrices), add, total))
+    return scheme.rows(lax.fori_loop(0, num_taps, add, total))
 
 
 def input_gradient(
@@ -43,14 +44,15 @@ def input_gradient(
     is_mixed = scheme.taps[1] < scheme.kernel_size[1]
     matrices = _matrices(jnp.flip(kernel, 1) if is_mixed else kernel, scheme)
     mixed = scheme.mix(_padded(grads, scheme))  # p b z t x f
-    space = _products_size(grads, scheme)
+    space, num_taps = _products_size(grads, scheme), prod(scheme.taps)
 
     def add(i: Array, total: Array) -> Array:
-        part = _shifted(mixed, len(matrices) - 1 - i, space, scheme)
-        return total + lax.dot_general(part, matrices[i], (((5,), (2,)), ((0,), (0,))))
+        part = _shifted(mixed, num_taps - 1 - i, space, scheme)
+        matrix = lax.dynamic_index_in_dim(matrices, i, 1, keepdims=False)  # p c f
+        return total + lax.dot_general(part, matrix, (((5,), (2,)), ((0,), (0,))))
 
     total = jnp.zeros((*mixed.shape[:2], *space, kernel.shape[-2]), grads.dtype)
-    return scheme.rows(lax.fori_loop(0, len(matrices), add, total))
+    return scheme.rows(lax.fori_loop(0, num_taps, add, total))
 
 
 def kernel_gradient(
@@ -76,10 +78,10 @@ def kernel_gradient(
     return jax.vmap(scheme.unmix_kernel)(matrices).sum(0)
 
 
-def _matrices(kernel: Array, scheme: Scheme) -> Float[Array, "n p c f"]:
-    """The matrices of each tap."""
+def _matrices(kernel: Array, scheme: Scheme) -> Float[Array, "p n c f"]:
+    """The matrices of each tap, in the order in which a kernel holds them."""
     mixed = scheme.mix_kernel(kernel)  # p kz ty kx c f
-    return mixed.reshape(len(mixed), -1, *mixed.shape[-2:]).swapaxes(0, 1)
+    return mixed.reshape(len(mixed), -1, *mixed.shape[-2:])
 
 
 def _shifted(mixed: Array, tap: Array, space: Size, scheme: Scheme) -> Array:
