@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.nets import CHANNELS, NUM_CLASSES, REGIONS, Net
 from benchmarks.timing import Work
@@ -109,6 +110,35 @@ def train_step(
 
     facts = {"num_params": num_params} | memory_mib(program)
     return Work(call=call, compile_s=compile_s, gflop=work_gflop, facts=facts)
+
+
+def vmapped_train_step(net: Net, num_nets: int) -> Work:
+    """One update of several networks, each with its own batch, in one program."""
+    return_memory()
+    mesh = _mesh(net, None)
+    one, optimizer = _step(model_of(net), recompute_norms=sharding.is_cpu(mesh))
+
+    def step(state: Any, batch: Any, *, axis_name: str | None) -> tuple[Any, Any]:
+        return jax.vmap(partial(one, axis_name=axis_name))(state, batch)
+
+    batch = draw_batch(net)
+    variables = jax.jit(model_of(net).init)(jax.random.key(0), batch["image"][:1])
+    state = initial_state(variables, optimizer)
+    copies = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * num_nets), state)
+    state = sharding.replicate(copies, mesh)
+    spread = NamedSharding(mesh, PartitionSpec(None, sharding.DATA_AXIS))
+    batch = {
+        name: jax.device_put(np.stack([values] * num_nets), spread)
+        for name, values in batch.items()
+    }
+    program, compile_s = compiled(sharding.parallelise(step, mesh), state, batch)
+
+    def call() -> None:
+        nonlocal state
+        state, metrics = program(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return Work(call=call, compile_s=compile_s, facts=memory_mib(program))
 
 
 def placed_step(

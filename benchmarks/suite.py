@@ -13,7 +13,7 @@ Size = Literal["quick", "full", "large"]
 OURS = "bmjax"
 NAMES = (
     *("blocks", "forward", "step", "sliding", "preprocess", "input", "augment"),
-    *("metrics", "checkpoint", "scaling", "memory", "compile"),
+    *("metrics", "checkpoint", "scaling", "folds", "memory", "compile"),
 )
 
 # glibc gives large buffers back at once and fetches zeroed pages for the next; with
