@@ -13,6 +13,7 @@ DPI = 200
 
 # fixed for every picture of the package; told apart by lightness as well as by hue
 LABEL_COLOURS = {"ET": "#3ddc84", "SNFH": "#ffd23f", "NETC": "#b184ff"}
+OTHER_LABEL_COLOUR = "#9ec9ff"
 LABEL_NAMES = {
     "ET": "enhancing tumour",
     "SNFH": "surrounding FLAIR hyperintensity (oedema)",

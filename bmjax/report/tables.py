@@ -1,13 +1,14 @@
 """Tables of an evaluation, from plain dicts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from bmjax.metrics import statistics
 from bmjax.report.page import Cell, Table
 
 Row = Mapping[str, Any]
+MAX_WRONG = 40
 DASH = "\N{EN DASH}"
 SUMMARY_COLUMNS = (
     ("dice", "Dice", 3),
@@ -83,8 +84,16 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     )
 
 
-def cases_table(rows: Sequence[Row], *, regions: Sequence[str]) -> Table:
-    """One line per case: Dice, volumes and lesions of each region."""
+def cases_table(
+    rows: Sequence[Row], *, regions: Sequence[str], shown: Container[str] = ()
+) -> Table:
+    """One line per case: Dice, volumes and lesions of each region.
+
+    Args:
+      rows: rows of the cases.
+      regions: regions to show.
+      shown: cases that the page shows, to link to.
+    """
     metrics = (
         ("dice", "Dice", 3),
         ("reference_ml", "ref. ml", 2),
@@ -92,7 +101,7 @@ def cases_table(rows: Sequence[Row], *, regions: Sequence[str]) -> Table:
     )
     lines = []
     for row in rows:
-        cells = [Cell(text=str(row["case"]), kind="name", is_number=False)]
+        cells = [_case_cell(row, shown)]
         for region in regions:
             for metric, _, digits in metrics:
                 value = row.get(f"{metric}_{region}")
@@ -213,29 +222,50 @@ def failures_table(failures: Sequence[Mapping[str, str]]) -> Table:
     )
 
 
-def missed_table(lesions: Sequence[Row], *, region: str, limit: int = 20) -> Table:
-    """The largest missed lesions and false positives of a region, with their place."""
+def missed_table(
+    lesions: Sequence[Row],
+    *,
+    region: str,
+    shown: Container[str] = (),
+    limit: int = MAX_WRONG,
+) -> Table:
+    """The largest missed lesions and false positives of a region, with their place.
+
+    Args:
+      lesions: rows of lesions.csv.
+      region: whose lesions.
+      shown: cases whose slices the page has; their lesions are links into them.
+      limit: lines at most.
+    """
     wrong = [r for r in lesions if r["region"] == region and not r["is_found"]]
     wrong.sort(key=lambda r: -r["volume_mm3"])
     rows = []
     for row in wrong[:limit]:
-        place = ", ".join(number(row[f"centre_{a}_mm"], digits=0) for a in "xyz")
-        is_missed = row["kind"] == "reference"
+        x, y, z = (row[f"centre_{a}_mm"] for a in "xyz")
+        is_shown = row["case"] in shown
         rows.append(
             (
-                Cell(text=str(row["case"]), kind="name", is_number=False),
-                Cell(text="missed" if is_missed else "invented", is_number=False),
+                _case_cell(row, shown),
+                Cell(
+                    text="missed" if row["kind"] == "reference" else "false positive",
+                    is_number=False,
+                ),
                 Cell(text=number(row["volume_mm3"], digits=0)),
                 Cell(text=number(row["diameter_mm"], digits=1)),
-                Cell(text=place),
+                Cell(
+                    text=", ".join(number(value, digits=1) for value in (x, y, z)),
+                    case=row["case"] if is_shown else "",
+                    centre_mm=(x, y, z) if is_shown else None,
+                ),
             )
         )
     more = f" ({len(wrong) - limit} smaller ones not listed)" if wrong[limit:] else ""
     return Table(
-        columns=("case", "what", "volume [mm3]", "diameter [mm]", "x, y, z [mm]"),
+        columns=("case", "what", "volume [mm\u00b3]", "diameter [mm]", "x, y, z [mm]"),
         rows=tuple(rows),
-        caption=f"Missed and invented {region} lesions, largest first{more}; place in "
-        "RAS+ world coordinates.",
+        caption=f"Missed {region} lesions and false positives, largest first{more}; "
+        "place in RAS+ world coordinates, as a link into the slices of the case where "
+        "they are on this page.",
     )
 
 
@@ -347,6 +377,12 @@ def found_lesions(row: Row, region: str) -> str:
     if found is None or false is None:
         return DASH
     return f"{found:.0f} / {row[f'reference_lesions_{region}']:.0f} + {false:.0f}"
+
+
+def _case_cell(row: Row, shown: Container[str]) -> Cell:
+    case = str(row["case"])
+    link = case if case in shown else ""
+    return Cell(text=case, kind="name", is_number=False, case=link)
 
 
 def _value(row: Row | None, column: str) -> float:
