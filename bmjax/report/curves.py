@@ -167,7 +167,7 @@ def draw_plain(
     for colour, (name, (steps, values)) in zip(
         cycle(SERIES[theme]), by_name.items(), strict=False
     ):
-        axes.plot(steps, values, color=colour, label=name)
+        axes.plot(steps, values, _dot(steps), color=colour, label=name)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
     axes.set_title(title)
@@ -186,7 +186,7 @@ def draw_loss(axes: Axes, theme: Theme, runs: Mapping[str, Sequence[Record]]) ->
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.3)
             values = _smooth(values)
         label = "training" if len(runs) == 1 else name
-        axes.plot(steps, values, color=colour, label=label)
+        axes.plot(steps, values, _dot(steps), color=colour, label=label)
         steps, values = series(records, "val", "loss")
         axes.plot(steps, values, "o--", color=val_colour, ms=3, lw=1.1)
         axes.lines[-1].set_label("validation" if len(runs) == 1 else "_")
@@ -207,6 +207,11 @@ def draw_lines(
     axes.set_xlabel("step")
     axes.set_title(title)
     legend(axes, 3)
+
+
+def _dot(steps: Float[np.ndarray, " n"]) -> str:
+    """A line of one point would not be seen."""
+    return "o" if len(steps) == 1 else "-"
 
 
 def legend(axes: Axes, columns: int) -> None:

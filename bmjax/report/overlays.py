@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
+from bmjax.metrics.lesions import components
 from bmjax.planning.labels import BRATS_METS
 from bmjax.report import slices
 from bmjax.report.case_view import CaseView, Detail, Panel
@@ -30,9 +31,11 @@ MARGIN_MM = 5.0
 QUALITY = 82
 CONVENTION = (
     "Radiological display: the patient's right is on the left of the picture; sagittal "
-    "slices look to the left. The three planes meet inside the largest lesion, and "
-    "again in the one that came out worst: the largest that was missed, else that of "
-    "the lowest Dice."
+    "slices look to the left. The three planes meet inside the largest lesion."
+)
+CONVENTION_WORST = (
+    "Where there is a reference, they meet once more in the lesion that came out "
+    "worst: the largest that was missed, else that of the lowest Dice."
 )
 
 
@@ -71,8 +74,10 @@ def case_view(
     filled = [labels for labels in volumes.label_maps() if labels.any()]
     z, y, x = volumes.size
     largest = slices.focus(filled[0], core=core) if filled else (z // 2, y // 2, x // 2)
-    worst = _worst(sources, volumes, core) if detail == "full" else None
-    order, columns = _order(volumes, planes, has_worst=worst not in (None, largest))
+    worst = _worst(sources, volumes, core, largest) if detail == "full" else None
+    order, columns = _order(volumes, planes, has_worst=worst is not None)
+    boxes = _views(next(iter(volumes.images.values())), volumes.spacing_mm)
+    windows = {name: slices.window(image) for name, image in volumes.images.items()}
     pictures: dict[str, str] = {}
     panels = tuple(
         _panel(
@@ -80,6 +85,8 @@ def case_view(
             volumes,
             frame,
             centre=worst if frame.is_worst and worst is not None else largest,
+            box=boxes[frame.plane],
+            window=windows[frame.channel],
             values=values,
             pictures=pictures,
         )
@@ -143,20 +150,27 @@ def _order(
 
 
 def _worst(
-    sources: CaseSources, volumes: CaseVolumes, core: tuple[int, ...]
+    sources: CaseSources,
+    volumes: CaseVolumes,
+    core: tuple[int, ...],
+    largest: tuple[int, int, int],
 ) -> tuple[int, int, int] | None:
-    """A core voxel of the largest missed lesion, else of that of the lowest Dice."""
+    """A voxel of the largest missed lesion, else of that of the lowest Dice.
+
+    None where that is the lesion that is shown anyway, or nothing is known.
+    """
     real = [spot for spot in sources.spots if spot.kind != "invented"]
     if volumes.reference is None or not real:
         return None
-    worst = min(real, key=lambda s: (s.kind != "missed", s.dice, -s.volume_mm3))
-    place = volumes.nearest_voxel(worst.centre_mm)
-    inside = np.argwhere(np.isin(volumes.reference, core))  # n 3
+    spot = min(real, key=lambda s: (s.kind != "missed", s.dice, -s.volume_mm3))
+    numbered = components(np.isin(volumes.reference, core))
+    inside = np.argwhere(numbered)  # n 3
     if not len(inside):
-        return place
-    apart_mm = (inside - place) * np.array(volumes.spacing_mm)
+        return None
+    apart_vox = inside - volumes.nearest_voxel(spot.centre_mm)
+    apart_mm = apart_vox * np.array(volumes.spacing_mm)
     z, y, x = (int(v) for v in inside[np.square(apart_mm).sum(axis=1).argmin()])
-    return z, y, x
+    return None if numbered[z, y, x] == numbered[largest] else (z, y, x)
 
 
 def _panel(
@@ -165,13 +179,16 @@ def _panel(
     frame: _Frame,
     *,
     centre: tuple[int, int, int],
+    box: slices.View,
+    window: tuple[float, float],
     values: Mapping[str, int],
     pictures: dict[str, str],
 ) -> Panel:
     """One picture; its grey values join the definitions, each of them once."""
     plane, spacing_mm = frame.plane, volumes.spacing_mm
     index = centre[slices.CUT_AXIS[plane]]
-    layers = _picture(volumes.images[frame.channel], plane, index, pictures)
+    cut = slices.cut(volumes.images[frame.channel], plane, index)
+    layers = _picture(cut, window, pictures)
     if volumes.reference is not None:
         cut = slices.cut(volumes.reference, plane, index)
         layers += _paths(cut, values, "reference")
@@ -183,7 +200,6 @@ def _panel(
         left_mm=left - NEAR_MM / 2, top_mm=top - NEAR_MM / 2, side_mm=NEAR_MM
     )
     height, width = slices.pixel_mm(spacing_mm, plane)
-    box = _views(next(iter(volumes.images.values())), spacing_mm)[plane]
     label = html.escape(f"{case} {frame.title} {frame.prediction}")
     return Panel(
         title=frame.title,
@@ -196,14 +212,12 @@ def _panel(
 
 
 def _picture(
-    image: Float[np.ndarray, "z y x"],
-    plane: Plane,
-    index: int,
+    cut: Float[np.ndarray, "rows columns"],
+    window: tuple[float, float],
     pictures: dict[str, str],
 ) -> str:
     """A reference to the grey picture of a slice, which is defined once."""
-    low, high = slices.window(image)
-    cut = slices.cut(image, plane, index)
+    low, high = window
     content = slices.encode_webp(slices.grey(cut, low=low, high=high), quality=QUALITY)
     name = f"p{hashlib.sha256(content).hexdigest()[:12]}"
     rows, columns = cut.shape

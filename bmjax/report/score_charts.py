@@ -60,7 +60,7 @@ def strip(
         if is_share:
             axes.set_ylim(-0.03, 1.03)
         else:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
         axes.set_xlim(-0.5, len(regions) - 0.4)
         axes.set_title(title)
         if len(rows_by_name) > 1:
@@ -189,7 +189,7 @@ def detection_bars(
                     xytext=(0, 2),
                     textcoords="offset points",
                     ha="center",
-                    fontsize=7,
+                    fontsize=8,
                     color=QUIET[theme],
                 )
         axes.set_xticks(range(len(bins)), bins)

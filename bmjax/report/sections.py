@@ -164,7 +164,11 @@ def cases_section(
     """
     if not cases:
         return Section(title="Cases", blocks=())
-    blocks: list[Block] = [Text(text=overlays.CONVENTION), case_view.Key()]
+    has_worst = any(case.reference is not None and case.spots for case in cases)
+    convention = overlays.CONVENTION
+    if has_worst:
+        convention += f" {overlays.CONVENTION_WORST}"
+    blocks: list[Block] = [Text(text=convention), case_view.Key()]
     if len(cases) > limit:
         blocks.append(
             Text(text=f"The first {limit} of {len(cases)} cases.", kind="missing")

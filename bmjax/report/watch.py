@@ -15,7 +15,7 @@ from bmjax.report.run import run_page
 
 ADDRESS = "127.0.0.1"
 WATCHED = ("metrics.jsonl", "experiment.json", "split.json", "validation/summary.json")
-ASK_AGAIN_MS = 5000
+ASK_AGAIN_MS = 3000
 _SCRIPT = """<script>
 {
   const made = "VERSION";

@@ -192,7 +192,7 @@ def test_run_page_finds_images_through_the_store(study, tmp_path):
     )
     (run / "experiment.json").write_text(json.dumps({"data": {"store": str(store)}}))
     text = check_page(report.write_run_report(run, tmp_path / "p.html"))
-    assert text.count('class="panel"><svg') == 3
+    assert text.count('class="panel"><svg') == 3 + 3
     assert "FLAIR: no image found" in text
 
 
@@ -299,7 +299,9 @@ def test_panels_are_in_millimetres(study):
 
 
 def test_a_chart_has_the_size_it_says():
-    figure = curves.chart(lambda axes, theme: axes.plot([0, 1]), alt="a line")
+    figure = curves.chart(
+        lambda axes, theme: axes.plot([0, 1]), name="line", alt="a line"
+    )
     for picture in (figure.light, figure.dark):
         assert Image.open(io.BytesIO(picture)).size == figure.size == (940, 590)
 
