@@ -1,4 +1,4 @@
-"""The verbs on a trained network: predict, evaluate and report."""
+"""The verbs on a trained network: predict and evaluate."""
 
 import json as codec
 from pathlib import Path
@@ -121,45 +121,3 @@ def evaluate(
     else:
         print_evaluation(evaluation)
     return OK if evaluation.ok else FAILED
-
-
-def report(
-    folder: Positional[Path],
-    /,
-    *,
-    out: Path | None = None,
-    images: Path | None = None,
-    figures: Path | None = None,
-    watch: bool = False,
-    port: int = 8765,
-) -> int:
-    """Make one self-contained page of a run, an evaluation, or predictions.
-
-    Args:
-      folder: run folder, folder made by `bmjax evaluate --out` or `bmjax track --out`,
-        or folder of predictions without reference.
-      out: the page; `report.html` in the folder if not given.
-      images: folder or manifest of the images that predictions were made from.
-      figures: folder for every chart of the page as PNG and PDF.
-      watch: serve the page of a run in progress, on this machine only, until Ctrl-C.
-      port: where it is served; 0 takes a free one.
-    """
-    from bmjax import report as room
-
-    is_run = (folder / "experiment.json").is_file()
-    if watch:
-        if not is_run:
-            raise ValueError(f"{folder}: is no run folder; only runs can be watched")
-        with room.server(folder, port=port) as server:
-            address = f"http://127.0.0.1:{server.server_port}/"
-            Console(stderr=True).print(f"{address} shows the run; Ctrl-C ends")
-            server.serve_forever()
-    out = out or folder / "report.html"
-    if is_run:
-        room.write_run_report(folder, out, figures=figures)
-    elif (folder / "cases.csv").is_file():
-        room.write_evaluation_report(folder, out, figures=figures)
-    else:
-        room.write_predictions_report(folder, out, images=images, figures=figures)
-    print_result(str(out))
-    return OK

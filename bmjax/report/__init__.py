@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bmjax.report.preview import Tile, write_sheet
     from bmjax.report.progress import write_progress
     from bmjax.report.run import write_run_report
+    from bmjax.report.tracking import write_tracking_report
     from bmjax.report.volumes import CaseSources
     from bmjax.report.watch import server
 
@@ -29,6 +30,7 @@ _DOORS = {
     "write_progress": "progress",
     "write_run_report": "run",
     "write_sheet": "preview",
+    "write_tracking_report": "tracking",
 }
 __all__ = [
     "CaseSources",
@@ -42,6 +44,7 @@ __all__ = [
     "write_progress",
     "write_run_report",
     "write_sheet",
+    "write_tracking_report",
 ]
 
 

@@ -201,6 +201,11 @@ class Figure:
             f"</picture>{_caption_html(self.caption)}</figure>"
         )
 
+    def write(self, folder: Path) -> None:
+        """Write it as a PNG and as a PDF."""
+        for suffix, content in (("png", self.light), ("pdf", self.to_pdf())):
+            streams.write_pieces(folder / f"{self.name}.{suffix}", [content])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
@@ -310,9 +315,7 @@ class Page:
         """
         if figures is not None:
             for figure in self.figures():
-                png = figures / f"{figure.name}.png"
-                streams.write_pieces(png, [figure.light])
-                streams.write_pieces(png.with_suffix(".pdf"), [figure.to_pdf()])
+                figure.write(figures)
         streams.write_pieces(Path(path), [self.to_html().encode()])
         return Path(path)
 

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 TEXT_COLUMNS = frozenset(
-    {"case", "patient", "visit", "region", "kind", "size_bin", "volume_bin"}
+    {
+        *("case", "patient", "visit", "region", "kind", "size_bin", "volume_bin"),
+        *("track", "date", "origin", "parent", "fate", "merged_into", "progressions"),
+        *("first_visit", "last_visit", "from_visit", "to_visit", "earlier"),
+        *("check", "severity", "message", "file", "sha256"),
+    }
 )
 
 MAP_KINDS = ("entropy", "disagreement", "explain_*")
@@ -101,11 +106,11 @@ def read_evaluation(folder: Path) -> EvaluationFiles:
                 f"REFERENCE --out {folder}`"
             )
     return EvaluationFiles(
-        rows=tuple(_read_csv(folder / "cases.csv")),
-        lesions=tuple(_read_csv(folder / "lesions.csv")),
+        rows=tuple(read_csv(folder / "cases.csv")),
+        lesions=tuple(read_csv(folder / "lesions.csv")),
         summary=read_json(folder / "summary.json"),
         conventions=read_json(folder / "conventions.json"),
-        froc=tuple(_read_csv(folder / "froc.csv")),
+        froc=tuple(read_csv(folder / "froc.csv")),
         files={
             case: CaseFiles(
                 prediction=Path(entry["prediction"]),
@@ -213,7 +218,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """A table's rows, numbers as such; none where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

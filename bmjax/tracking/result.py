@@ -18,8 +18,8 @@ CONVENTIONS = {
     "volume_mm3": "voxels times their size; 0 at visits where the lesion is not there",
     "centre_x_mm": "centre of mass in RAS+ world coordinates; y and z likewise",
     "matched": "one lesion is the other, by the largest sum of 1000 overlap_mm3 + "
-    "10 dice + 1 / (1 + centre_mm + surface_mm / 2) over one-to-one couples; a couple is "
-    "possible where the lesions overlap, their centres lie within max_centre_mm or "
+    "10 dice + 1 / (1 + centre_mm + surface_mm / 2) over one-to-one couples; two are "
+    "a couple where they overlap, their centres lie within max_centre_mm or "
     "their surfaces within max_surface_mm",
     "surface_mm": "smallest distance between voxels of the two; 0 where they overlap",
     "merged": "at least min_share of the earlier lesion lies in a later one that is "

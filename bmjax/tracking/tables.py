@@ -108,7 +108,10 @@ class Tables:
         course = progression(volumes, **self._rule)
         for offset, volume in enumerate(volumes):
             point = points[track.first + offset]
-            before = volumes[offset - 1] if offset else math.nan
+            days, before = None, math.nan
+            if offset:
+                days = _days(points[track.first + offset - 1], point)
+                before = volumes[offset - 1]
             self._lesions.append(
                 {
                     **_point_row(point),
@@ -116,11 +119,7 @@ class Tables:
                     **_lesion_row(track, track.first + offset),
                     "volume_mm3": volume,
                     "volume_cm3": volume / 1000,
-                    "days_since_previous": _days(
-                        points[track.first + offset - 1], point
-                    )
-                    if offset
-                    else None,
+                    "days_since_previous": days,
                     "volume_change_mm3": volume - before,
                     "volume_change_share": (volume - before) / before
                     if before
