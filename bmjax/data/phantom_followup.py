@@ -13,11 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from bmjax.data import nifti
-from bmjax.data.phantom_template import largest_piece
-from bmjax.data.phantom_tumour import draw_tumour
+from bmjax.data.phantom_template import largest_piece, smooth_field
 
 ET = 3
 Radii = tuple[float, float, float, float]
@@ -32,7 +31,8 @@ COURSES: Mapping[str, Radii] = {
     "hidden": (4.5, 4.5, 0.0, 4.5),  # missed once: a gap
 }
 MERGED_FROM, SPLIT_FROM = 2, 2  # the visits at which it is seen
-_PAIR_MM, _BRIDGE_MM = 17.0, 2.5
+_PAIR_MM, _BRIDGE_MM = 20.0, 2.5
+_LUMPS = (0.7, 1.4)  # of the radius; so far apart, no two lesions can touch
 _LATTICE_MM = 36.0
 _DAYS = 84
 
@@ -200,9 +200,9 @@ def _draw(
             canvas.centres_mm[name] = canvas.add([(at, radii[visit])], seeds[name])
     aside = np.array([_PAIR_MM, 0, 0])
     joined, parting = np.add(places["joined"], shift), np.add(places["parting"], shift)
-    # drawn towards the middle, where the lattice ends
-    joining = joined - np.sign(joined[0]) * aside
-    parted = parting - np.sign(parting[0]) * aside
+    # outwards, where the lattice has ended
+    joining = joined + np.sign(joined[0]) * aside
+    parted = parting + np.sign(parting[0]) * aside
     if visit < MERGED_FROM:
         canvas.centres_mm["joined"] = canvas.add([(joined, 6.0)], seeds["joined"])
         canvas.centres_mm["joining"] = canvas.add([(joining, 4.5)], seeds["joining"])
@@ -220,13 +220,32 @@ def _draw(
     return Visit(canvas.labels, canvas.affine, canvas.centres_mm)
 
 
+def _lumpy_ball(
+    rng: np.random.Generator,
+    radius_mm: float,
+    *,
+    spacing_mm: tuple[float, float, float],
+) -> Bool[np.ndarray, "z y x"]:
+    """A ball with lumps, in one piece; the same lumps at every radius and spacing."""
+    reach_mm = _LUMPS[1] * radius_mm
+    axes = tuple(
+        np.arange(-np.ceil(reach_mm / s), np.ceil(reach_mm / s) + 1) * s
+        for s in spacing_mm
+    )
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    box_mm = ((-2 * radius_mm, 2 * radius_mm),) * 3
+    lumps = smooth_field(rng, axes, scale_mm=1.1 * radius_mm, box_mm=box_mm)
+    edge_mm = radius_mm * np.clip(1 + 0.2 * lumps, *_LUMPS)
+    return largest_piece(np.sqrt(z**2 + y**2 + x**2) <= edge_mm)
+
+
 class _Canvas:
     """A label map to draw lesions into, by their place in the world."""
 
     def __init__(self, spacing_mm: tuple[float, ...], *, extra_mm: float) -> None:
         z, y, x = spacing_mm
         self.spacing_mm = (z, y, x)
-        half_mm = np.array([52.0, 68.0, 46.0]) + extra_mm  # x y z
+        half_mm = np.array([64.0, 68.0, 46.0]) + extra_mm  # x y z
         size = np.ceil(2 * half_mm / np.array([x, y, z])).astype(int)
         self.affine = np.diag([x, y, z, 1.0])
         self.affine[:3, 3] = -half_mm + extra_mm / 3
@@ -244,10 +263,8 @@ class _Canvas:
         mask = np.zeros(self.labels.shape, bool)
         for number, (at, radius_mm) in enumerate(balls):
             rng = np.random.default_rng((seed, number))
-            volume_mm3 = 4 / 3 * np.pi * radius_mm**3
-            tumour = draw_tumour(rng, volume_mm3, spacing_mm=self.spacing_mm)
-            solid = largest_piece(tumour.share >= 0.5)
-            low = self._voxel(at) - np.array(tumour.half)
+            solid = _lumpy_ball(rng, radius_mm, spacing_mm=self.spacing_mm)
+            low = self._voxel(at) - np.array(solid.shape) // 2
             box = tuple(slice(a, a + n) for a, n in zip(low, solid.shape, strict=True))
             mask[box] |= solid
         for (start, _), (stop, _) in pairwise(balls):

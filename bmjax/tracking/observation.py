@@ -59,7 +59,7 @@ class Observation:
     @property
     def voxel_mm3(self) -> float:
         """Volume of a voxel [mm3]."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
+        return voxel_mm3(self.affine)
 
     def at(self, points_mm: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
         """Number of the lesion at each place of the world; 0 outside of the scan."""
@@ -71,6 +71,12 @@ class Observation:
         x, y, z = places[is_inside].T
         found[is_inside] = self.numbers[z, y, x]
         return found
+
+
+def voxel_mm3(affine: Float[np.ndarray, "4 4"]) -> float:
+    """Volume of a voxel, exact where the axes are those of the world [mm3]."""
+    x, y, z = affine[:3, :3].T
+    return float(abs(np.dot(np.cross(x, y), z)))
 
 
 def observe(
@@ -91,7 +97,7 @@ def observe(
     numbered = cc3d.connected_components(
         np.ascontiguousarray(mask), connectivity=connectivity
     ).astype(np.int32)
-    voxel_mm3 = float(abs(np.linalg.det(affine[:3, :3])))
+    each_mm3 = voxel_mm3(affine)
     place = np.flatnonzero(numbered)
     own = numbered.reshape(-1)[place]
     order = np.argsort(own, kind="stable")
@@ -99,11 +105,11 @@ def observe(
     points_mm = np.stack([x, y, z], axis=1) @ affine[:3, :3].T + affine[:3, 3]
     _, starts = np.unique(own[order], return_index=True)
     parts = np.split(points_mm, starts[1:]) if len(starts) else []
-    kept = [p for p in parts if len(p) * voxel_mm3 >= min_volume_mm3]
+    kept = [p for p in parts if len(p) * each_mm3 >= min_volume_mm3]
     # equal volumes by place, so that the order does not depend on the grid's direction
     kept.sort(key=lambda points: (-len(points), *points.mean(axis=0).tolist()))
     lesions = tuple(
-        Lesion(index=i, points_mm=points, volume_mm3=len(points) * voxel_mm3)
+        Lesion(index=i, points_mm=points, volume_mm3=len(points) * each_mm3)
         for i, points in enumerate(kept, start=1)
     )
     numbers = np.zeros(mask.shape, np.int32)
