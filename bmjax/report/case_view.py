@@ -92,9 +92,13 @@ class CaseView:
             for name, value in self.sources.facts
         )
         notes = "".join(f'<p class="missing">{html.escape(n)}</p>' for n in self.notes)
-        panels = "".join(_panel_html(panel) for panel in self.panels)
         is_one = len({panel.prediction for panel in self.panels}) < 2
-        order = "by-sequence" if is_one and self.columns > 2 else "by-plane"
+        panels = "".join(_panel_html(panel, is_one=is_one) for panel in self.panels)
+        num_rows = len(self.panels) // self.columns
+        is_turned = is_one and self.columns > 2 and num_rows < self.columns
+        order = "by-sequence" if is_turned else "by-plane"
+        if is_one and num_rows >= self.columns:
+            order = "as-is"
         above = f'<p class="case-facts">{facts}</p>'
         name = below = ""
         if self.detail == "full":
@@ -139,9 +143,10 @@ class CaseView:
         return f'<div class="switches">{buttons}{zoom}</div>'
 
 
-def _panel_html(panel: Panel) -> str:
+def _panel_html(panel: Panel, *, is_one: bool) -> str:
     left, right, _, bottom = panel.sides
-    name = f"<b>{html.escape(panel.prediction)}</b> " if panel.prediction else ""
+    has_name = panel.prediction and not is_one
+    name = f"<b>{html.escape(panel.prediction)}</b> " if has_name else ""
     letters = "".join(
         f'<span class="side {place}">{letter}</span>'
         for place, letter in zip(

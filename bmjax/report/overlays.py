@@ -21,6 +21,7 @@ from bmjax.report.slices import PLANES, Plane
 from bmjax.report.style import (
     LABEL_COLOURS,
     OTHER_LABEL_COLOUR,
+    drawn_last,
 )
 from bmjax.report.viewer import viewer
 from bmjax.report.volumes import CHANNEL_TITLES, CaseSources, CaseVolumes, read_case
@@ -257,7 +258,7 @@ def _paths(
 ) -> str:
     """One path per label; the smaller structures are drawn last."""
     parts = []
-    for name, value in sorted(values.items(), key=lambda item: item[0] != "SNFH"):
+    for name, value in sorted(values.items(), key=lambda item: drawn_last(item[0])):
         mask = labels == value
         if mask.any():
             colour = LABEL_COLOURS.get(name, OTHER_LABEL_COLOUR)

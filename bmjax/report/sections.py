@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bmjax.report import case_view, curves, overlays, score_charts, tables, viewer
+from bmjax.report import (
+    case_view,
+    curves,
+    distance_tables,
+    overlays,
+    score_charts,
+    tables,
+    viewer,
+)
 from bmjax.report.page import (
     Block,
     Details,
@@ -52,11 +60,12 @@ def headline(evaluation: EvaluationFiles) -> Headline:
         if detection:
             found = detection["all"]
             false = tables.number(detection["false_positives_per_case"], digits=1)
+            share = tables.found_interval(found)
             numbers.append(
                 Number(
                     value=f"{found['num_found']} / {found['num_lesions']}",
                     name=f"{region} lesions found",
-                    detail=f"{false} false positives per case",
+                    detail=f"{share}; {false} false positives per case",
                 )
             )
     return Headline(numbers=tuple(numbers))
@@ -109,7 +118,10 @@ def results_section(evaluation: EvaluationFiles, *, title: str) -> Section:
         ),
         tables.cases_table(rows, regions=regions, shown=shown_cases(evaluation)),
     ]
-    more = (tables.surface_table(summary), tables.agreement_table(summary))
+    more = (
+        distance_tables.surface_table(summary),
+        distance_tables.agreement_table(summary),
+    )
     blocks += [table for table in more if table is not None]
     return Section(title=title, blocks=tuple(blocks))
 

@@ -5,6 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from bmjax.metrics import statistics
+from bmjax.metrics.proportion import wilson
 from bmjax.report.page import Cell, Table
 
 Row = Mapping[str, Any]
@@ -18,20 +19,6 @@ SUMMARY_COLUMNS = (
     ("lesionwise_dice_brats2023", "lesion-wise Dice", 3),
     ("reference_ml", "reference [ml]", 2),
     ("predicted_ml", "predicted [ml]", 2),
-)
-SURFACE_COLUMNS = (
-    ("hd95_surfel", "HD95 surfel", 2),
-    ("hd95_monai", "HD95 MONAI", 2),
-    ("assd_surfel", "ASSD surfel", 2),
-    ("nsd_surfel_1mm", "NSD 1 mm", 3),
-)
-LESION_COLUMNS = (
-    ("lesionwise_dice_brats2023", "Dice BraTS 2023", 3),
-    ("lesionwise_hd95_brats2023", "HD95 BraTS 2023", 1),
-    ("lesionwise_dice_bratseval", "Dice brats-evaluation", 3),
-    ("rq", "RQ", 3),
-    ("sq", "SQ", 3),
-    ("pq", "PQ", 3),
 )
 
 
@@ -179,6 +166,15 @@ def comparison_table(
     )
 
 
+def found_interval(found: Mapping[str, Any]) -> str:
+    """The share of lesions found with its 95 % confidence interval as text."""
+    low, high = wilson(found["num_found"], found["num_lesions"])
+    if math.isnan(low):
+        return DASH
+    share = found["num_found"] / found["num_lesions"]
+    return f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
 def detection_table(summary: Mapping[str, Any]) -> Table | None:
     """Lesions found by size, and false positives; None where no region has lesions."""
     rows, bins = [], ()
@@ -191,7 +187,7 @@ def detection_table(summary: Mapping[str, Any]) -> Table | None:
         for found in (detection["all"], *detection["by_size"].values()):
             text = f"{found['num_found']} / {found['num_lesions']}"
             if found["num_lesions"]:
-                text += f" ({100 * found['sensitivity']:.0f} %)"
+                text += f", {found_interval(found)}"
             cells.append(
                 Cell(text=text, kind="plain" if found["num_lesions"] else "quiet")
             )
@@ -204,7 +200,7 @@ def detection_table(summary: Mapping[str, Any]) -> Table | None:
         columns=("region", "all lesions", *bins, "false positives per case"),
         rows=tuple(rows),
         caption="Reference lesions found (at least one common voxel) / all, by "
-        "equivalent diameter.",
+        "equivalent diameter, with Wilson's 95 % confidence interval.",
     )
 
 
@@ -269,68 +265,6 @@ def missed_table(
     )
 
 
-def surface_table(summary: Mapping[str, Any]) -> Table | None:
-    """Surface distances and lesion-wise scores by region, each by its own name."""
-    columns = [*SURFACE_COLUMNS, *LESION_COLUMNS]
-    regions: Mapping[str, Any] = summary["regions"]
-    rows = []
-    for name, measured in regions.items():
-        if "hd95_surfel" not in measured:
-            continue
-        cells = [Cell(text=name, kind="name", is_number=False)]
-        for metric, _, digits in columns:
-            described = measured.get(metric)
-            mean = described["mean"] if described else None
-            cells.append(Cell(text=number(mean, digits=digits)))
-        cells.append(Cell(text=str(measured["hd95_surfel"]["n_infinite"])))
-        rows.append(tuple(cells))
-    if not rows:
-        return None
-    return Table(
-        columns=("region", *(title for _, title, _ in columns), "one mask empty"),
-        rows=tuple(rows),
-        caption="Means over the cases in which the number is defined and finite; "
-        "distances in mm. Surfel: surface elements weighted by area; RQ, SQ, PQ: "
-        "recognition, segmentation and panoptic quality of lesions.",
-    )
-
-
-def agreement_table(summary: Mapping[str, Any]) -> Table | None:
-    """Bias, limits of agreement and correlation of the volumes by region."""
-    rows = []
-    for name, measured in summary["regions"].items():
-        found = measured.get("agreement")
-        if not found or found["n"] < 2:
-            continue
-        icc = found["icc"]
-        texts = (
-            str(found["n"]),
-            number(found["bias"]),
-            _range(found["bias_ci95_low"], found["bias_ci95_high"]),
-            _range(found["lower"], found["upper"]),
-            number(icc["value"]),
-            _range(icc["ci95_low"], icc["ci95_high"]),
-        )
-        cells = [Cell(text=text) for text in texts]
-        rows.append((Cell(text=name, kind="name", is_number=False), *cells))
-    if not rows:
-        return None
-    return Table(
-        columns=(
-            "region",
-            "n",
-            "bias [ml]",
-            "95 % CI",
-            "limits [ml]",
-            "ICC",
-            "95 % CI",
-        ),
-        rows=tuple(rows),
-        caption="Volumes: predicted \N{MINUS SIGN} reference (Bland-Altman); ICC: "
-        "absolute agreement of single measurements.",
-    )
-
-
 def froc_table(summary: Mapping[str, Any]) -> Table | None:
     """Sensitivity at rates of false positives per case; None without probabilities."""
     rows, rates = [], ()
@@ -350,12 +284,6 @@ def froc_table(summary: Mapping[str, Any]) -> Table | None:
         caption="Share of lesions found at so many false positives per case (FROC), "
         "from probabilities.",
     )
-
-
-def _range(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return DASH
-    return f"{number(low)} to {number(high)}"
 
 
 def mean_sd(described: Mapping[str, Any] | None, digits: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bmjax.report import packing, slices
 from bmjax.report.slices import PLANES
-from bmjax.report.style import LABEL_COLOURS, OTHER_LABEL_COLOUR
+from bmjax.report.style import LABEL_COLOURS, OTHER_LABEL_COLOUR, drawn_last
 from bmjax.report.volumes import CHANNEL_TITLES, CaseSources, CaseVolumes, bounds
 
 MAX_SPOTS = 16
@@ -147,7 +147,9 @@ def viewer(
                     "value": value,
                     "colour": LABEL_COLOURS.get(name, OTHER_LABEL_COLOUR),
                 }
-                for name, value in sorted(values.items(), key=lambda i: i[0] != "SNFH")
+                for name, value in sorted(
+                    values.items(), key=lambda item: drawn_last(item[0])
+                )
             ],
             "channels": channels,
             "reference": None

@@ -265,7 +265,7 @@ class Viewer {
     const shown = labels.filter((label) => !hidden("label-" + label.name));
     if (reference && !hidden("reference")) {
       const whole = { size, stride: [1, 1, 1] };
-      const colours = new Map(shown.map(({ value, colour }) => [value, [...Viewer.rgb(colour), 115]]));
+      const colours = new Map(shown.map(({ value, colour }) => [value, [...Viewer.rgb(colour), map ? 40 : 115]]));
       this.paint(context, reference, whole, axis, (v) => colours.get(v) ?? [0, 0, 0, 0], false);
     }
     if (predicted && !hidden("prediction")) {
