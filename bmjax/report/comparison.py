@@ -89,7 +89,7 @@ def write_comparison_report(
     records = {
         n: read_records(Path(p) / "metrics.jsonl") for n, p in (runs or {}).items()
     }
-    shown = [sections.with_scores(case, rows) for case in cases]
+    shown = [_with_spots(sections.with_scores(case, rows), read) for case in cases]
     page = Page(
         title=title,
         subtitle=subtitle,
@@ -110,6 +110,15 @@ def write_comparison_report(
         footer=footer,
     )
     return page.write(out)
+
+
+def _with_spots(case: CaseSources, read: Mapping[str, EvaluationFiles]) -> CaseSources:
+    """The case with the lesions that the first method with its scores got wrong."""
+    for name, found in read.items():
+        if name in case.predictions and not case.spots:
+            own = tuple(sections.spots(found, case.case, prediction=name))
+            case = replace(case, spots=own)
+    return case
 
 
 def _headline(rows: Mapping[str, Rows], *, region: str) -> Headline:

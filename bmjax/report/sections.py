@@ -229,7 +229,7 @@ def hardest_first(
                 maps=maps_beside(files.prediction, case),
                 scores={name: {r: row[f"dice_{r}"] for r in evaluation.regions}},
                 facts=case_facts(row, evaluation.regions, names=facts),
-                spots=tuple(_spots(evaluation, case)),
+                spots=tuple(spots(evaluation, case)),
             )
         )
     return cases
@@ -252,10 +252,18 @@ def shown_cases(evaluation: EvaluationFiles) -> frozenset[str]:
     return frozenset(case for _, case in _ranked(evaluation)[:MAX_CASES])
 
 
-def _spots(evaluation: EvaluationFiles, case: str) -> list[Spot]:
-    """Lesions to go to: what is missed or invented by size, then the worst found."""
+def spots(
+    evaluation: EvaluationFiles, case: str, *, prediction: str = ""
+) -> list[Spot]:
+    """Lesions to go to: what is missed or invented by size, then the worst found.
+
+    Args:
+      evaluation: knows the lesions.
+      case: whose.
+      prediction: name of the prediction, where several are shown.
+    """
     region = evaluation.regions[-1]
-    spots = [
+    found_there = [
         Spot(
             kind="invented"
             if row["kind"] != "reference"
@@ -264,13 +272,14 @@ def _spots(evaluation: EvaluationFiles, case: str) -> list[Spot]:
             centre_mm=(row["centre_x_mm"], row["centre_y_mm"], row["centre_z_mm"]),
             volume_mm3=row["volume_mm3"],
             dice=row["dice"],
+            prediction=prediction,
         )
         for row in evaluation.lesions
         if row["case"] == case and row["region"] == region
     ]
-    wrong = [spot for spot in spots if spot.kind != "found"]
+    wrong = [spot for spot in found_there if spot.kind != "found"]
     wrong.sort(key=lambda spot: (spot.kind != "missed", -spot.volume_mm3))
-    found = sorted((s for s in spots if s.kind == "found"), key=lambda s: s.dice)
+    found = sorted((s for s in found_there if s.kind == "found"), key=lambda s: s.dice)
     num_wrong = viewer.MAX_SPOTS - min(len(found), MAX_FOUND_SPOTS)
     return [*wrong[:num_wrong], *found[:MAX_FOUND_SPOTS]]
 

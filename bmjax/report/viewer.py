@@ -168,7 +168,9 @@ def viewer(
 
 
 def _spot_text(spot: Any) -> str:
+    of_whom = f"{spot.prediction}: " if spot.prediction else ""
     text = f"{SPOT_NAMES[spot.kind]} {spot.region}, {spot.volume_mm3:.0f} mm\u00b3"
+    text = of_whom + text
     if spot.kind == "found" and not math.isnan(spot.dice):
         text += f", Dice {spot.dice:.2f}"
     return text

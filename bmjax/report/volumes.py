@@ -23,6 +23,7 @@ class Spot:
       centre_mm: centre of mass, x y z in RAS+ world coordinates [mm].
       volume_mm3: its size [mm3].
       dice: with what was predicted there; NaN where there is no reference.
+      prediction: whose miss or find it is, where several are shown.
     """
 
     kind: Literal["missed", "found", "invented"]
@@ -30,6 +31,7 @@ class Spot:
     centre_mm: tuple[float, float, float]
     volume_mm3: float
     dice: float = float("nan")
+    prediction: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
