@@ -36,10 +36,7 @@ def report(
     if watch:
         if not is_run:
             raise ValueError(f"{folder}: is no run folder; only runs can be watched")
-        with room.server(folder, port=port) as server:
-            address = f"http://127.0.0.1:{server.server_port}/"
-            Console(stderr=True).print(f"{address} shows the run; Ctrl-C ends")
-            server.serve_forever()
+        return _watch(folder, port)
     out = out or folder / "report.html"
     if is_run:
         room.write_run_report(folder, out, figures=figures)
@@ -50,6 +47,20 @@ def report(
     else:
         room.write_predictions_report(folder, out, images=images, figures=figures)
     print_result(str(out))
+    return OK
+
+
+def _watch(run: Path, port: int) -> int:
+    """Serve the page of a run until Ctrl-C, which is how it is meant to end."""
+    from bmjax import report as room
+
+    with room.server(run, port=port) as server:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        Console(stderr=True).print(f"{address} shows the run; Ctrl-C ends")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return OK
     return OK
 
 

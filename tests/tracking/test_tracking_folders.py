@@ -258,6 +258,29 @@ def test_a_damaged_scan_is_left_out_and_told(tmp_path, capsys):
     assert checks == ["readable", "duplicate"]
 
 
+def test_odd_scans_and_pairs_are_told(tmp_path):
+    lines = ["case,patient,visit,date,labels"]
+    for visit, day, fill in (
+        ("000", "2021-06", 3),
+        ("001", "2019-01", 3),
+        ("002", "2021-08", 0),
+        ("003", "2021-09", 2),
+    ):
+        label_file(tmp_path / f"{visit}.nii.gz", fill=fill)
+        lines.append(f"c-{visit},c,{visit},{day},{visit}.nii.gz")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    result = bmjax.track(tmp_path)
+    assert result.ok
+    found = [(f.earlier, f.visit, f.check, f.severity) for f in result.findings]
+    assert sorted(found) == [
+        ("", "002", "empty", "warning"),
+        ("", "003", "no lesion", "note"),
+        ("001", "000", "duplicate", "warning"),
+        ("001", "000", "gap", "warning"),
+        ("001", "000", "order", "warning"),
+    ]
+
+
 def test_wrong_settings_are_refused(followups):
     with pytest.raises(ValueError, match="WT, TC, ET"):
         bmjax.track(followups, region="oedema")
