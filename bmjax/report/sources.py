@@ -141,7 +141,8 @@ def read_run(run: Path) -> RunFiles:
         if not (run / name).is_file()
     ]
     evaluation = None
-    if (run / "validation" / "cases.csv").is_file():
+    # the tables are written before the summary, so a run that is watched has both
+    if (run / "validation" / "summary.json").is_file():
         evaluation = read_evaluation(run / "validation")
     else:
         missing.append("validation/: scores of the held-out cases, made at the end")

@@ -12,7 +12,7 @@ import numpy as np
 from bmjax.report import packing, slices
 from bmjax.report.slices import PLANES
 from bmjax.report.style import LABEL_COLOURS, OTHER_LABEL_COLOUR, drawn_last
-from bmjax.report.volumes import CHANNEL_TITLES, CaseSources, CaseVolumes, bounds
+from bmjax.report.volumes import CHANNEL_TITLES, CaseSources, CaseVolumes, Spot, bounds
 
 MAX_SPOTS = 16
 SPOT_NAMES = {"missed": "missed", "invented": "false positive", "found": "found"}
@@ -121,8 +121,8 @@ def viewer(
         tiles = packing.pack_grey(grey).to_dict()
         channels.append({"name": name, "title": title, **tiles})
     maps = []
-    for name, values_ in volumes.maps.items():
-        levels, strongest, is_signed = packing.to_levels(values_[box])
+    for name, strengths in volumes.maps.items():
+        levels, strongest, is_signed = packing.to_levels(strengths[box])
         maps.append(
             {
                 "name": name,
@@ -167,7 +167,7 @@ def viewer(
     )
 
 
-def _spot_text(spot: Any) -> str:
+def _spot_text(spot: Spot) -> str:
     of_whom = f"{spot.prediction}: " if spot.prediction else ""
     text = f"{SPOT_NAMES[spot.kind]} {spot.region}, {spot.volume_mm3:.0f} mm\u00b3"
     text = of_whom + text

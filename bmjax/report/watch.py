@@ -14,7 +14,10 @@ from pathlib import Path
 from bmjax.report.run import run_page
 
 ADDRESS = "127.0.0.1"
-WATCHED = ("metrics.jsonl", "experiment.json", "split.json", "validation/summary.json")
+WATCHED = (
+    *("metrics.jsonl", "experiment.json", "split.json"),
+    *("validation/summary.json", "validation/files.json"),
+)
 ASK_AGAIN_MS = 3000
 _SCRIPT = """<script>
 {
