@@ -16,7 +16,7 @@ PATIENT_SIZE_IN = (4.7, 3.1)
 LESION_SIZE_IN = (3.5, 2.3)
 MAX_NAMED = 12
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
-_MARKERS = ("o", "s", "D", "v", "P", "h")
+_MARKERS = ("o", "s", "D", "v", "P")  # fewer than colours, so that both tell apart
 
 
 def patient_chart(

@@ -121,8 +121,9 @@ def test_a_click_moves_the_other_planes_there(browser, page):
     )
     before = place(browser)
     browser.click(box[0] + 0.3 * box[2], box[1] + 0.4 * box[3])
-    # 80 mm are shown; x has 60 mm of them, in the middle, and both axes are reversed
-    expected = [29 - int((0.3 * 80 - 10) // 2), 39 - int(0.4 * 80 // 2)]
+    # 86 mm are shown, of which the volume has 60 along x and 80 along y, in the middle;
+    # both axes are reversed
+    expected = [29 - int((0.3 * 86 - 13) // 2), 39 - int((0.4 * 86 - 3) // 2)]
     z, y, x = place(browser)
     assert z == before[0]
     assert abs(x - expected[0]) <= 1 and abs(y - expected[1]) <= 1

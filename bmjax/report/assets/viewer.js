@@ -198,7 +198,7 @@ class Viewer {
   // the part of a plane that is shown: its upper left corner and its side [mm]
   view(axis) {
     const { size, spacing_mm: spacing } = this.data, axes = Slices.axes(axis);
-    const whole = Math.max(...size.map((n, a) => n * spacing[a]));
+    const whole = 6 + Math.max(...size.map((n, a) => n * spacing[a]));
     const side = this.isNear ? Math.min(56, whole) : whole;
     const start = axes.map((a) => {
       const middle = this.isNear ? (size[a] - 0.5 - this.at[a]) * spacing[a] : size[a] * spacing[a] / 2;
