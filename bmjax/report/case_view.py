@@ -94,11 +94,11 @@ class CaseView:
         notes = "".join(f'<p class="missing">{html.escape(n)}</p>' for n in self.notes)
         is_one = len({panel.prediction for panel in self.panels}) < 2
         panels = "".join(_panel_html(panel, is_one=is_one) for panel in self.panels)
-        num_rows = len(self.panels) // self.columns
-        is_turned = is_one and self.columns > 2 and num_rows < self.columns
-        order = "by-sequence" if is_turned else "by-plane"
-        if is_one and num_rows >= self.columns:
-            order = "as-is"
+        order = "by-plane"
+        if is_one and self.columns > 2:
+            # on a telephone the fewer of rows and columns stand side by side
+            num_rows = len(self.panels) // self.columns
+            order = "by-sequence" if num_rows < self.columns else "as-is"
         above = f'<p class="case-facts">{facts}</p>'
         name = below = ""
         if self.detail == "full":
