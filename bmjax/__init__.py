@@ -24,11 +24,12 @@ _DOORS = {
     "preview": "workflow",
     "predict": "workflow",
     "evaluate": "evaluation",
+    "track": "tracking",
     "graft": "surgery.graft",
 }
 _ROOMS = (
     *("ops", "models", "losses", "augment", "metrics", "surgery", "planning"),
-    *("data", "training", "inference", "report", "study"),
+    *("data", "training", "inference", "tracking", "report", "study"),
 )
 __all__ = [*_DOORS, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 

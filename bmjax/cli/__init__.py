@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 import bmjax
-from bmjax.cli import data, results, training, whole
+from bmjax.cli import data, pages, results, training, whole
 from bmjax.cli.output import FAILED, OK, USAGE, complain
 from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[..., int]] = {
     **{"train": training.train_from(None), "predict": results.predict},
     "preview": training.preview_from(None),
     **{"evaluate": results.evaluate, "graft": training.graft},
-    **{"report": results.report, "bench": whole.bench},
+    **{"report": pages.report, "track": pages.track, "bench": whole.bench},
 }
 
 _OF_CONFIG = {"train": training.train_from, "preview": training.preview_from}

@@ -1,4 +1,4 @@
-"""The verbs on a trained network: predict, evaluate and report."""
+"""The verbs on a trained network: predict and evaluate."""
 
 import json as codec
 from pathlib import Path
@@ -121,21 +121,3 @@ def evaluate(
     else:
         print_evaluation(evaluation)
     return OK if evaluation.ok else FAILED
-
-
-def report(folder: Positional[Path], /, *, out: Path | None = None) -> int:
-    """Make one self-contained page of a run or of an evaluation.
-
-    Args:
-      folder: run folder, or folder made by `bmjax evaluate --out`.
-      out: the page; `report.html` in the folder if not given.
-    """
-    from bmjax import report as room
-
-    out = out or folder / "report.html"
-    if (folder / "experiment.json").is_file():
-        room.write_run_report(folder, out)
-    else:
-        room.write_evaluation_report(folder, out)
-    print_result(str(out))
-    return OK

@@ -11,31 +11,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bmjax.report.comparison import Cohort, write_comparison_report
     from bmjax.report.evaluation import write_evaluation_report
-    from bmjax.report.overlays import CaseSources
+    from bmjax.report.predictions import write_predictions_report
     from bmjax.report.preview import Tile, write_sheet
     from bmjax.report.progress import write_progress
     from bmjax.report.run import write_run_report
+    from bmjax.report.tracking import write_tracking_report
+    from bmjax.report.volumes import CaseSources
+    from bmjax.report.watch import server
 
 _DOORS = {
-    "CaseSources": "overlays",
+    "CaseSources": "volumes",
     "Cohort": "comparison",
     "Tile": "preview",
+    "server": "watch",
     "write_comparison_report": "comparison",
     "write_evaluation_report": "evaluation",
+    "write_predictions_report": "predictions",
     "write_progress": "progress",
     "write_run_report": "run",
     "write_sheet": "preview",
+    "write_tracking_report": "tracking",
 }
 __all__ = [
     "CaseSources",
     "Cohort",
     "Tile",
     "can_draw",
+    "server",
     "write_comparison_report",
     "write_evaluation_report",
+    "write_predictions_report",
     "write_progress",
     "write_run_report",
     "write_sheet",
+    "write_tracking_report",
 ]
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bmjax.metrics import statistics
-from bmjax.report import curves, overlays, sections, tables
-from bmjax.report.overlays import CaseSources
+from bmjax.report import overlays, score_charts, sections, tables
 from bmjax.report.page import (
     Block,
     Facts,
@@ -20,6 +19,7 @@ from bmjax.report.page import (
     Text,
 )
 from bmjax.report.sources import EvaluationFiles, read_evaluation, read_records
+from bmjax.report.volumes import CaseSources
 
 Rows = Sequence[Mapping[str, Any]]
 ScoresByCase = Mapping[str, Mapping[str, float]]
@@ -89,7 +89,7 @@ def write_comparison_report(
     records = {
         n: read_records(Path(p) / "metrics.jsonl") for n, p in (runs or {}).items()
     }
-    shown = [sections.with_scores(case, rows) for case in cases]
+    shown = [_with_spots(sections.with_scores(case, rows), read) for case in cases]
     page = Page(
         title=title,
         subtitle=subtitle,
@@ -110,6 +110,15 @@ def write_comparison_report(
         footer=footer,
     )
     return page.write(out)
+
+
+def _with_spots(case: CaseSources, read: Mapping[str, EvaluationFiles]) -> CaseSources:
+    """The case with the lesions that the first method with its scores got wrong."""
+    for name, found in read.items():
+        if name in case.predictions and not case.spots:
+            own = tuple(sections.spots(found, case.case, prediction=name))
+            case = replace(case, spots=own)
+    return case
 
 
 def _headline(rows: Mapping[str, Rows], *, region: str) -> Headline:
@@ -176,17 +185,17 @@ def _results(
     if not any(rows.values()):
         return blocks
     blocks.append(tables.comparison_table(rows, regions=regions))
-    charts = [curves.dice_strip(rows, regions=regions)]
+    charts = [score_charts.strip(rows, regions=regions)]
     with_cases = {name: found for name, found in read.items() if found.rows}
     core = regions[-1]
     if with_cases:
         volumes = {name: found.rows for name, found in with_cases.items()}
-        charts.append(curves.volume_scatter(volumes, region=regions[0]))
+        charts.append(score_charts.volume_scatter(volumes, region=regions[0]))
     lesions = {name: found.lesions for name, found in with_cases.items()}
     if any(row["region"] == core for own in lesions.values() for row in own):
         summaries = {name: found.summary for name, found in with_cases.items()}
         charts += [
-            curves.detection_bars(summaries, region=core),
-            curves.lesion_scatter(lesions, region=core),
+            score_charts.detection_bars(summaries, region=core),
+            score_charts.lesion_scatter(lesions, region=core),
         ]
     return [*blocks, Grid(blocks=tuple(charts))]

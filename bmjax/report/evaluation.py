@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
-from bmjax.report import sections
+from bmjax.report import provenance, sections
 from bmjax.report.page import Page, Section
-from bmjax.report.sources import read_evaluation
+from bmjax.report.sources import read_evaluation, read_json
+
+HASHED = ("cases.csv", "lesions.csv", "froc.csv", "summary.json", "conventions.json")
 
 
-def write_evaluation_report(evaluation: str | Path, out: str | Path) -> Path:
+def write_evaluation_report(
+    evaluation: str | Path, out: str | Path, *, figures: Path | None = None
+) -> Path:
     """Write one self-contained page of an evaluation.
 
     Args:
       evaluation: folder made by `bmjax evaluate --out`.
       out: the page.
+      figures: folder for every chart as PNG and PDF, if wanted.
 
     Raises:
       FileNotFoundError: it is no evaluation folder.
@@ -20,6 +25,8 @@ def write_evaluation_report(evaluation: str | Path, out: str | Path) -> Path:
     folder = Path(evaluation)
     files = read_evaluation(folder)
     cases = sections.hardest_first(files, name="prediction")
+    predicted = {known.prediction.parent for known in files.files.values()}
+    records = [read_json(parent / "predict.json") for parent in sorted(predicted)]
     page = Page(
         title=f"Evaluation {folder.resolve().name}",
         subtitle=f"{files.summary['num_evaluated']} of "
@@ -31,9 +38,17 @@ def write_evaluation_report(evaluation: str | Path, out: str | Path) -> Path:
             ),
             sections.results_section(files, title="Results"),
             sections.lesions_section(files),
-            sections.cases_section(cases),
-            Section(title="Definitions", blocks=(sections.conventions_details(files),)),
+            sections.cases_section(cases, order=", hardest first"),
+            Section(
+                title="Provenance",
+                blocks=(
+                    *provenance.of_prediction(records[0] if records else {}),
+                    *provenance.of_files([folder / name for name in HASHED]),
+                    provenance.versions(),
+                    sections.conventions_details(files),
+                ),
+            ),
         ),
-        footer="Research use only; not a medical device. Made by bmjax.",
+        bound=sections.BOUND,
     )
-    return page.write(out)
+    return page.write(out, figures=figures)

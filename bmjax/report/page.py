@@ -5,8 +5,9 @@ handed over as it is; pictures travel inside the page, and nothing is fetched.
 """
 
 import base64
+import hashlib
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -104,11 +105,26 @@ class Cell:
       text: what is shown.
       kind: "best" is set in bold, "bad" in a warning colour, "quiet" pale.
       is_number: right-aligned.
+      case: a click goes to this case ...
+      centre_mm: ... and its slices to this place, x y z [mm].
     """
 
     text: str
     kind: Literal["plain", "best", "bad", "quiet", "name"] = "plain"
     is_number: bool = True
+    case: str = ""
+    centre_mm: tuple[float, float, float] | None = None
+
+    def to_html(self) -> str:
+        """The text, as a link where there is somewhere to go."""
+        text = html.escape(self.text)
+        if not self.case:
+            return text
+        jump = ""
+        if self.centre_mm is not None:
+            place = " ".join(f"{value:.2f}" for value in self.centre_mm)
+            jump = f' data-jump="{html.escape(self.case)}" data-mm="{place}"'
+        return f'<a href="#{anchor(self.case)}"{jump}>{text}</a>'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,15 +172,19 @@ class Figure:
     """A chart in two colourings; the reader's system picks one.
 
     Attributes:
+      name: of its files.
       light: PNG for light pages.
       dark: PNG for dark pages.
+      to_pdf: draws it as a PDF.
       size: width and height [pixel].
       alt: what a reader who cannot see it should know.
       caption: text below it.
     """
 
+    name: str
     light: bytes
     dark: bytes
+    to_pdf: Callable[[], bytes]
     size: tuple[int, int]
     alt: str
     caption: str = ""
@@ -180,6 +200,11 @@ class Figure:
             f'height="{height}" alt="{html.escape(self.alt)}" loading="lazy">'
             f"</picture>{_caption_html(self.caption)}</figure>"
         )
+
+    def write(self, folder: Path) -> None:
+        """Write it as a PNG and as a PDF."""
+        for suffix, content in (("png", self.light), ("pdf", self.to_pdf())):
+            streams.write_pieces(folder / f"{self.name}.{suffix}", [content])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,13 +266,15 @@ class Page:
       title: heading and name of the browser's tab.
       subtitle: one line below it.
       sections: its parts, in order; those without blocks are left out.
-      footer: last line.
+      footer: last line, before the page's own weight.
+      bound: what keeps that weight low.
     """
 
     title: str
     sections: tuple[Section, ...]
     subtitle: str = ""
-    footer: str = ""
+    footer: str = "Research use only; not a medical device. Made by bmjax."
+    bound: str = ""
 
     def to_html(self) -> str:
         """The page as one HTML document without outside references."""
@@ -263,6 +290,10 @@ class Page:
             for i, s in enumerate(shown)
         )
         title = html.escape(self.title)
+        script = _asset("page.js") + _asset("viewer.js")
+        parts = (self.title, self.subtitle, contents, body, script)
+        weight_mib = sum(len(part) for part in parts) / 2**20
+        footer = f"{self.footer} This page weighs {weight_mib:.1f} MiB. {self.bound}"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -271,14 +302,40 @@ class Page:
             f"<style>{_asset('page.css')}</style></head><body><header>"
             f'<h1>{title}</h1><p class="subtitle">{html.escape(self.subtitle)}</p>'
             f"<nav>{contents}</nav></header><main>{body}</main>"
-            f"<footer>{html.escape(self.footer)}</footer>"
-            f"<script>{_asset('page.js')}</script></body></html>\n"
+            f"<footer>{html.escape(footer.strip())}</footer>"
+            f"<script>{script}</script></body></html>\n"
         )
 
-    def write(self, path: str | Path) -> Path:
-        """Write the page; the file appears complete or not at all."""
+    def write(self, path: str | Path, *, figures: Path | None = None) -> Path:
+        """Write the page; each file appears complete or not at all.
+
+        Args:
+          path: the page.
+          figures: folder for every chart as PNG and PDF, if wanted.
+        """
+        if figures is not None:
+            for figure in self.figures():
+                figure.write(figures)
         streams.write_pieces(Path(path), [self.to_html().encode()])
         return Path(path)
+
+    def figures(self) -> Iterator[Figure]:
+        """Every chart of the page, in reading order."""
+        for section in self.sections:
+            yield from _figures_in(section.blocks)
+
+
+def _figures_in(blocks: Sequence[Block]) -> Iterator[Figure]:
+    for block in blocks:
+        if isinstance(block, Figure):
+            yield block
+        elif isinstance(block, Grid | Details):
+            yield from _figures_in(block.blocks)
+
+
+def anchor(case: str) -> str:
+    """Where a page shows a case."""
+    return f"case-{hashlib.sha256(case.encode()).hexdigest()[:12]}"
 
 
 def data_uri(content: bytes, mime: str) -> str:
@@ -290,7 +347,7 @@ def _rows_html(rows: Sequence[Sequence[Cell]]) -> str:
     lines = []
     for row in rows:
         cells = "".join(
-            f'<td class="{cell.kind}{_extent(cell)}">{html.escape(cell.text)}</td>'
+            f'<td class="{cell.kind}{_extent(cell)}">{cell.to_html()}</td>'
             for cell in row
         )
         lines.append(f"<tr>{cells}</tr>")

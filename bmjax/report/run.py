@@ -2,21 +2,31 @@
 
 from pathlib import Path
 
-from bmjax.report import sections
+from bmjax.report import provenance, sections
 from bmjax.report.page import Block, Details, Facts, Page, Section, Text
 from bmjax.report.sources import RunFiles, flat, read_run
 
+HASHED = ("experiment.json", "plan.json", "split.json", "data.json", "metrics.jsonl")
 
-def write_run_report(run: str | Path, out: str | Path) -> Path:
+
+def write_run_report(
+    run: str | Path, out: str | Path, *, figures: Path | None = None
+) -> Path:
     """Write one self-contained page of a run folder, complete or not.
 
     Args:
       run: folder made by `bmjax train`.
       out: the page.
+      figures: folder for every chart as PNG and PDF, if wanted.
 
     Raises:
       FileNotFoundError: there is no such folder.
     """
+    return run_page(run).write(out, figures=figures)
+
+
+def run_page(run: str | Path) -> Page:
+    """The page of a run folder as it is now; see `write_run_report`."""
     files = read_run(Path(run))
     evaluation = files.evaluation
     parts = [_summary(files), sections.curves_section({files.name: files.records})]
@@ -25,19 +35,18 @@ def write_run_report(run: str | Path, out: str | Path) -> Path:
         parts += [
             sections.results_section(evaluation, title="Held-out cases"),
             sections.lesions_section(evaluation),
-            sections.cases_section(cases),
+            sections.cases_section(cases, order=", hardest first"),
         ]
-    parts.append(_provenance(files))
+    parts.append(_provenance(files, Path(run)))
     model = files.experiment.get("model", {}).get("type", "")
-    page = Page(
+    return Page(
         title=f"Training run {files.name}",
         subtitle=f"{model} on {files.experiment.get('data', {}).get('store', '')}"
         if model
         else "",
         sections=tuple(parts),
-        footer="Research use only; not a medical device. Made by bmjax.",
+        bound=sections.BOUND,
     )
-    return page.write(out)
 
 
 def _summary(files: RunFiles) -> Section:
@@ -63,12 +72,13 @@ def _summary(files: RunFiles) -> Section:
     return Section(title="Summary", blocks=tuple(blocks))
 
 
-def _provenance(files: RunFiles) -> Section:
+def _provenance(files: RunFiles, run: Path) -> Section:
     blocks: list[Block] = []
     for title, values in (
         ("Experiment", files.experiment),
         ("Plan", files.plan),
         ("Split", files.split),
+        ("Hashes of the prepared cases", files.data),
     ):
         if values:
             items = tuple(flat(values).items())
@@ -76,6 +86,9 @@ def _provenance(files: RunFiles) -> Section:
     if files.graft:
         lines = tuple(Text(text=line) for line in files.graft.splitlines() if line)
         blocks.append(Details(title="Origin of the first parameters", blocks=lines))
+    blocks += provenance.of_prediction(files.predict)
+    blocks += provenance.of_files([run / name for name in HASHED])
+    blocks.append(provenance.versions())
     if files.evaluation is not None:
         blocks.append(sections.conventions_details(files.evaluation))
     return Section(title="Provenance", blocks=tuple(blocks))

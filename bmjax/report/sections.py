@@ -1,11 +1,19 @@
 """The parts that pages have in common: results, lesions, curves, cases."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bmjax.report import curves, overlays, tables
-from bmjax.report.overlays import CaseSources
+from bmjax.report import (
+    case_view,
+    curves,
+    distance_tables,
+    overlays,
+    score_charts,
+    tables,
+    viewer,
+)
 from bmjax.report.page import (
     Block,
     Details,
@@ -16,10 +24,17 @@ from bmjax.report.page import (
     Section,
     Text,
 )
-from bmjax.report.sources import EvaluationFiles, flat
+from bmjax.report.sources import EvaluationFiles, flat, maps_beside
 from bmjax.report.style import REGION_NAMES
+from bmjax.report.volumes import CaseSources, Spot
 
 MAX_CASES = 12
+MAX_SLICES_MIB = 16
+BOUND = (
+    f"Its pictures are compressed, at most {MAX_CASES} cases are shown, and the slices "
+    f"of all of them together may weigh {MAX_SLICES_MIB} MiB."
+)
+MAX_FOUND_SPOTS = 4
 
 
 def headline(evaluation: EvaluationFiles) -> Headline:
@@ -45,11 +60,12 @@ def headline(evaluation: EvaluationFiles) -> Headline:
         if detection:
             found = detection["all"]
             false = tables.number(detection["false_positives_per_case"], digits=1)
+            share = tables.found_interval(found)
             numbers.append(
                 Number(
                     value=f"{found['num_found']} / {found['num_lesions']}",
                     name=f"{region} lesions found",
-                    detail=f"{false} false positives per case",
+                    detail=f"{share}; {false} false positives per case",
                 )
             )
     return Headline(numbers=tuple(numbers))
@@ -92,13 +108,20 @@ def results_section(evaluation: EvaluationFiles, *, title: str) -> Section:
         tables.summary_table(summary),
         Grid(
             blocks=(
-                curves.dice_strip({"": rows}, regions=regions),
-                curves.volume_scatter({"": rows}, region=regions[0]),
+                *(
+                    score_charts.strip({"": rows}, regions=regions, metric=metric)
+                    for metric in score_charts.STRIPS
+                    if f"{metric}_{regions[0]}" in rows[0]
+                ),
+                score_charts.volume_scatter({"": rows}, region=regions[0]),
             )
         ),
-        tables.cases_table(rows, regions=regions),
+        tables.cases_table(rows, regions=regions, shown=shown_cases(evaluation)),
     ]
-    more = (tables.surface_table(summary), tables.agreement_table(summary))
+    more = (
+        distance_tables.surface_table(summary),
+        distance_tables.agreement_table(summary),
+    )
     blocks += [table for table in more if table is not None]
     return Section(title=title, blocks=tuple(blocks))
 
@@ -113,37 +136,68 @@ def lesions_section(evaluation: EvaluationFiles) -> Section:
     froc = tables.froc_table(evaluation.summary)
     if froc is not None:
         blocks.append(froc)
+    charts = []
     if any(row["region"] == region for row in evaluation.lesions):
-        blocks.append(
-            Grid(
-                blocks=(
-                    curves.detection_bars({"": evaluation.summary}, region=region),
-                    curves.lesion_scatter({"": evaluation.lesions}, region=region),
-                )
-            )
-        )
+        charts += [
+            score_charts.detection_bars({"": evaluation.summary}, region=region),
+            score_charts.lesion_scatter({"": evaluation.lesions}, region=region),
+        ]
+    charts += [
+        score_charts.froc_chart(evaluation.froc, region=name)
+        for name in evaluation.regions
+        if any(row["region"] == name for row in evaluation.froc)
+    ]
+    if charts:
+        blocks.append(Grid(blocks=tuple(charts)))
     wrong = [r for r in evaluation.lesions if not r["is_found"]]
     if any(row["region"] == region for row in wrong):
+        shown = shown_cases(evaluation)
+        table = tables.missed_table(evaluation.lesions, region=region, shown=shown)
         blocks.append(
             Details(
-                title=f"Missed and invented {region} lesions",
-                blocks=(tables.missed_table(evaluation.lesions, region=region),),
+                title=f"Missed {region} lesions and false positives", blocks=(table,)
             )
         )
     return Section(title="Lesions", blocks=tuple(blocks))
 
 
-def cases_section(cases: Sequence[CaseSources], *, limit: int = MAX_CASES) -> Section:
-    """Three planes of each case; the first ones if there are many."""
+def cases_section(
+    cases: Sequence[CaseSources],
+    *,
+    limit: int = MAX_CASES,
+    order: str = "",
+) -> Section:
+    """Three planes and all slices of each case; the first ones if there are many.
+
+    Args:
+      cases: what to show, in order.
+      limit: cases shown at most.
+      order: what the order is, for the title.
+    """
     if not cases:
         return Section(title="Cases", blocks=())
-    blocks: list[Block] = [Text(text=overlays.CONVENTION), overlays.Key()]
+    has_worst = any(case.reference is not None and case.spots for case in cases)
+    convention = overlays.CONVENTION
+    if has_worst:
+        convention += f" {overlays.CONVENTION_WORST}"
+    blocks: list[Block] = [Text(text=convention), case_view.Key()]
     if len(cases) > limit:
         blocks.append(
             Text(text=f"The first {limit} of {len(cases)} cases.", kind="missing")
         )
-    blocks += [overlays.case_view(case) for case in cases[:limit]]
-    return Section(title="Cases", blocks=tuple(blocks))
+    left_bytes = MAX_SLICES_MIB * 2**20
+    is_first = True
+    for case in cases[:limit]:
+        view = overlays.case_view(case, with_slices=True)
+        if view.slices is not None and view.slices.num_bytes > left_bytes:
+            note = f"slices left out: those of all cases may weigh {MAX_SLICES_MIB} MiB"
+            view = replace(view, slices=None, notes=(*view.notes, note))
+        if view.slices is not None:
+            left_bytes -= view.slices.num_bytes
+            view = replace(view, is_open=is_first)
+            is_first = False
+        blocks.append(view)
+    return Section(title=f"Cases{order}", blocks=tuple(blocks))
 
 
 def conventions_details(evaluation: EvaluationFiles) -> Details:
@@ -162,24 +216,72 @@ def hardest_first(
       name: what the prediction is called.
       facts: free columns to show.
     """
+    rows = {row["case"]: row for row in evaluation.rows}
+    cases = []
+    for _, case in _ranked(evaluation):
+        row, files = rows[case], evaluation.files[case]
+        cases.append(
+            CaseSources(
+                case=case,
+                images=files.images,
+                reference=files.reference,
+                predictions={name: files.prediction},
+                maps=maps_beside(files.prediction, case),
+                scores={name: {r: row[f"dice_{r}"] for r in evaluation.regions}},
+                facts=case_facts(row, evaluation.regions, names=facts),
+                spots=tuple(spots(evaluation, case)),
+            )
+        )
+    return cases
+
+
+def _ranked(evaluation: EvaluationFiles) -> list[tuple[float, str]]:
+    """Mean Dice and id of each case whose files are known, the lowest first."""
     ranked = []
     for row in evaluation.rows:
-        files = evaluation.files.get(row["case"])
-        if files is None:
-            continue
-        scores = {r: row[f"dice_{r}"] for r in evaluation.regions}
-        defined = [value for value in scores.values() if value == value]
-        source = CaseSources(
-            case=row["case"],
-            images=files.images,
-            reference=files.reference,
-            predictions={name: files.prediction},
-            scores={name: scores},
-            facts=case_facts(row, evaluation.regions, names=facts),
+        if row["case"] in evaluation.files:
+            dice = [row[f"dice_{region}"] for region in evaluation.regions]
+            defined = [value for value in dice if not math.isnan(value)]
+            mean = sum(defined) / len(defined) if defined else math.inf
+            ranked.append((mean, row["case"]))
+    return sorted(ranked)
+
+
+def shown_cases(evaluation: EvaluationFiles) -> frozenset[str]:
+    """The cases that a page of this evaluation shows, for links to them."""
+    return frozenset(case for _, case in _ranked(evaluation)[:MAX_CASES])
+
+
+def spots(
+    evaluation: EvaluationFiles, case: str, *, prediction: str = ""
+) -> list[Spot]:
+    """Lesions to go to: what is missed or invented by size, then the worst found.
+
+    Args:
+      evaluation: knows the lesions.
+      case: whose.
+      prediction: name of the prediction, where several are shown.
+    """
+    region = evaluation.regions[-1]
+    found_there = [
+        Spot(
+            kind="invented"
+            if row["kind"] != "reference"
+            else ("found" if row["is_found"] else "missed"),
+            region=region,
+            centre_mm=(row["centre_x_mm"], row["centre_y_mm"], row["centre_z_mm"]),
+            volume_mm3=row["volume_mm3"],
+            dice=row["dice"],
+            prediction=prediction,
         )
-        ranked.append((sum(defined) / len(defined) if defined else 2.0, source))
-    ranked.sort(key=lambda pair: (pair[0], pair[1].case))
-    return [source for _, source in ranked]
+        for row in evaluation.lesions
+        if row["case"] == case and row["region"] == region
+    ]
+    wrong = [spot for spot in found_there if spot.kind != "found"]
+    wrong.sort(key=lambda spot: (spot.kind != "missed", -spot.volume_mm3))
+    found = sorted((s for s in found_there if s.kind == "found"), key=lambda s: s.dice)
+    num_wrong = viewer.MAX_SPOTS - min(len(found), MAX_FOUND_SPOTS)
+    return [*wrong[:num_wrong], *found[:MAX_FOUND_SPOTS]]
 
 
 def case_facts(

@@ -115,9 +115,9 @@ def window(volume: Float[np.ndarray, "z y x"]) -> tuple[float, float]:
 
 
 def grey(
-    slice_: Float[np.ndarray, "rows columns"], *, low: float, high: float
-) -> UInt8[np.ndarray, "rows columns"]:
-    """Grey values of a slice; zero, which is background, stays black."""
+    slice_: Float[np.ndarray, "*s"], *, low: float, high: float
+) -> UInt8[np.ndarray, "*s"]:
+    """Grey values of a slice or a volume; zero, which is background, stays black."""
     scaled = np.clip((np.nan_to_num(slice_) - low) / (high - low), 0, 1)
     return np.where(slice_ == 0, 0, 18 + 237 * scaled).astype(np.uint8)
 

@@ -1,6 +1,7 @@
 """Reads what a run or an evaluation left behind, and says what is missing."""
 
 import csv
+import glob
 import json
 import math
 from collections.abc import Mapping
@@ -9,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 TEXT_COLUMNS = frozenset(
-    {"case", "patient", "visit", "region", "kind", "size_bin", "volume_bin"}
+    {
+        *("case", "patient", "visit", "region", "kind", "size_bin", "volume_bin"),
+        *("track", "date", "origin", "parent", "fate", "merged_into", "progressions"),
+        *("first_visit", "last_visit", "from_visit", "to_visit", "earlier"),
+        *("check", "severity", "message", "file", "sha256"),
+    }
 )
+
+MAP_KINDS = ("entropy", "disagreement", "explain_*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,7 @@ class EvaluationFiles:
       lesions: of lesions.csv.
       summary: summary.json.
       conventions: conventions.json.
+      froc: rows of froc.csv, empty without probabilities.
       files: of each case, from files.json.
     """
 
@@ -44,6 +53,7 @@ class EvaluationFiles:
     lesions: tuple[dict[str, Any], ...]
     summary: dict[str, Any]
     conventions: dict[str, Any]
+    froc: tuple[dict[str, Any], ...] = ()
     files: Mapping[str, CaseFiles] = field(default_factory=dict)
 
     @property
@@ -63,6 +73,8 @@ class RunFiles:
       experiment: experiment.json, empty if absent.
       plan: plan.json, empty if absent.
       split: split.json, empty if absent.
+      data: data.json, hashes of the prepared cases, empty if absent.
+      predict: record of the prediction of the held-out cases, empty if absent.
       records: lines of metrics.jsonl.
       graft: graft.txt, empty if absent.
       evaluation: of the held-out cases, None if absent.
@@ -73,6 +85,8 @@ class RunFiles:
     experiment: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    predict: dict[str, Any] = field(default_factory=dict)
     records: tuple[dict[str, Any], ...] = ()
     graft: str = ""
     evaluation: EvaluationFiles | None = None
@@ -92,17 +106,18 @@ def read_evaluation(folder: Path) -> EvaluationFiles:
                 f"REFERENCE --out {folder}`"
             )
     return EvaluationFiles(
-        rows=tuple(_read_csv(folder / "cases.csv")),
-        lesions=tuple(_read_csv(folder / "lesions.csv")),
-        summary=_read_json(folder / "summary.json"),
-        conventions=_read_json(folder / "conventions.json"),
+        rows=tuple(read_csv(folder / "cases.csv")),
+        lesions=tuple(read_csv(folder / "lesions.csv")),
+        summary=read_json(folder / "summary.json"),
+        conventions=read_json(folder / "conventions.json"),
+        froc=tuple(read_csv(folder / "froc.csv")),
         files={
             case: CaseFiles(
                 prediction=Path(entry["prediction"]),
                 reference=Path(entry["reference"]),
                 images={c: Path(p) for c, p in entry["images"].items()},
             )
-            for case, entry in _read_json(folder / "files.json").items()
+            for case, entry in read_json(folder / "files.json").items()
         },
     )
 
@@ -126,11 +141,12 @@ def read_run(run: Path) -> RunFiles:
         if not (run / name).is_file()
     ]
     evaluation = None
-    if (run / "validation" / "cases.csv").is_file():
+    # the tables are written before the summary, so a run that is watched has both
+    if (run / "validation" / "summary.json").is_file():
         evaluation = read_evaluation(run / "validation")
     else:
         missing.append("validation/: scores of the held-out cases, made at the end")
-    experiment = _read_json(run / "experiment.json")
+    experiment = read_json(run / "experiment.json")
     if evaluation is not None:
         store = experiment.get("data", {}).get("store")
         evaluation = _with_images(evaluation, Path(store) if store else None)
@@ -138,8 +154,10 @@ def read_run(run: Path) -> RunFiles:
     return RunFiles(
         name=run.resolve().name,
         experiment=experiment,
-        plan=_read_json(run / "plan.json"),
-        split=_read_json(run / "split.json"),
+        plan=read_json(run / "plan.json"),
+        split=read_json(run / "split.json"),
+        data=read_json(run / "data.json"),
+        predict=read_json(run / "validation" / "predict.json"),
         records=tuple(read_records(run / "metrics.jsonl")),
         graft=graft.read_text() if graft.is_file() else "",
         evaluation=evaluation,
@@ -157,6 +175,18 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 break
     return records
+
+
+def maps_beside(prediction: Path, case: str) -> dict[str, Path]:
+    """Maps of uncertainty and explanation that lie beside a prediction, by name."""
+    found = {}
+    for kind in MAP_KINDS:
+        for path in sorted(
+            prediction.parent.glob(f"{glob.escape(case)}_{kind}.nii.gz")
+        ):
+            name = path.name.removesuffix(".nii.gz").removeprefix(f"{case}_")
+            found[name] = path
+    return found
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
@@ -178,17 +208,19 @@ def _with_images(evaluation: EvaluationFiles, store: Path | None) -> EvaluationF
     files = dict(evaluation.files)
     for case, known in evaluation.files.items():
         if store is not None and not known.images:
-            facts = _read_json(store / "cases" / case / "case.json")
+            facts = read_json(store / "cases" / case / "case.json")
             found = {c: Path(s["path"]) for c, s in facts.get("sources", {}).items()}
             files[case] = replace(known, images=found)
     return replace(evaluation, files=files)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's content, empty where there is none."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """A table's rows, numbers as such; none where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:

@@ -13,6 +13,8 @@ DPI = 200
 
 # fixed for every picture of the package; told apart by lightness as well as by hue
 LABEL_COLOURS = {"ET": "#3ddc84", "SNFH": "#ffd23f", "NETC": "#b184ff"}
+DRAW_ORDER = ("SNFH", "ET", "NETC")  # each lies inside the one before
+OTHER_LABEL_COLOUR = "#9ec9ff"
 LABEL_NAMES = {
     "ET": "enhancing tumour",
     "SNFH": "surrounding FLAIR hyperintensity (oedema)",
@@ -33,6 +35,11 @@ INK: dict[Theme, str] = {"light": "#22252b", "dark": "#e4e6ea"}
 QUIET: dict[Theme, str] = {"light": "#6b7280", "dark": "#9aa2af"}
 GRID: dict[Theme, str] = {"light": "#e5e7eb", "dark": "#353b46"}
 PAPER: dict[Theme, str] = {"light": "#ffffff", "dark": "#1b1f27"}
+
+
+def drawn_last(name: str) -> int:
+    """Rank of a label among those drawn over each other."""
+    return DRAW_ORDER.index(name) if name in DRAW_ORDER else -1
 
 
 @contextmanager

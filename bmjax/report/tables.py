@@ -1,13 +1,15 @@
 """Tables of an evaluation, from plain dicts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from bmjax.metrics import statistics
+from bmjax.metrics.proportion import wilson
 from bmjax.report.page import Cell, Table
 
 Row = Mapping[str, Any]
+MAX_WRONG = 40
 DASH = "\N{EN DASH}"
 SUMMARY_COLUMNS = (
     ("dice", "Dice", 3),
@@ -17,20 +19,6 @@ SUMMARY_COLUMNS = (
     ("lesionwise_dice_brats2023", "lesion-wise Dice", 3),
     ("reference_ml", "reference [ml]", 2),
     ("predicted_ml", "predicted [ml]", 2),
-)
-SURFACE_COLUMNS = (
-    ("hd95_surfel", "HD95 surfel", 2),
-    ("hd95_monai", "HD95 MONAI", 2),
-    ("assd_surfel", "ASSD surfel", 2),
-    ("nsd_surfel_1mm", "NSD 1 mm", 3),
-)
-LESION_COLUMNS = (
-    ("lesionwise_dice_brats2023", "Dice BraTS 2023", 3),
-    ("lesionwise_hd95_brats2023", "HD95 BraTS 2023", 1),
-    ("lesionwise_dice_bratseval", "Dice brats-evaluation", 3),
-    ("rq", "RQ", 3),
-    ("sq", "SQ", 3),
-    ("pq", "PQ", 3),
 )
 
 
@@ -83,8 +71,16 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     )
 
 
-def cases_table(rows: Sequence[Row], *, regions: Sequence[str]) -> Table:
-    """One line per case: Dice, volumes and lesions of each region."""
+def cases_table(
+    rows: Sequence[Row], *, regions: Sequence[str], shown: Container[str] = ()
+) -> Table:
+    """One line per case: Dice, volumes and lesions of each region.
+
+    Args:
+      rows: rows of the cases.
+      regions: regions to show.
+      shown: cases that the page shows, to link to.
+    """
     metrics = (
         ("dice", "Dice", 3),
         ("reference_ml", "ref. ml", 2),
@@ -92,7 +88,7 @@ def cases_table(rows: Sequence[Row], *, regions: Sequence[str]) -> Table:
     )
     lines = []
     for row in rows:
-        cells = [Cell(text=str(row["case"]), kind="name", is_number=False)]
+        cells = [_case_cell(row, shown)]
         for region in regions:
             for metric, _, digits in metrics:
                 value = row.get(f"{metric}_{region}")
@@ -170,6 +166,15 @@ def comparison_table(
     )
 
 
+def found_interval(found: Mapping[str, Any]) -> str:
+    """The share of lesions found with its 95 % confidence interval as text."""
+    low, high = wilson(found["num_found"], found["num_lesions"])
+    if math.isnan(low):
+        return DASH
+    share = found["num_found"] / found["num_lesions"]
+    return f"{100 * share:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
 def detection_table(summary: Mapping[str, Any]) -> Table | None:
     """Lesions found by size, and false positives; None where no region has lesions."""
     rows, bins = [], ()
@@ -182,7 +187,7 @@ def detection_table(summary: Mapping[str, Any]) -> Table | None:
         for found in (detection["all"], *detection["by_size"].values()):
             text = f"{found['num_found']} / {found['num_lesions']}"
             if found["num_lesions"]:
-                text += f" ({100 * found['sensitivity']:.0f} %)"
+                text += f", {found_interval(found)}"
             cells.append(
                 Cell(text=text, kind="plain" if found["num_lesions"] else "quiet")
             )
@@ -195,7 +200,7 @@ def detection_table(summary: Mapping[str, Any]) -> Table | None:
         columns=("region", "all lesions", *bins, "false positives per case"),
         rows=tuple(rows),
         caption="Reference lesions found (at least one common voxel) / all, by "
-        "equivalent diameter.",
+        "equivalent diameter, with Wilson's 95 % confidence interval.",
     )
 
 
@@ -213,91 +218,50 @@ def failures_table(failures: Sequence[Mapping[str, str]]) -> Table:
     )
 
 
-def missed_table(lesions: Sequence[Row], *, region: str, limit: int = 20) -> Table:
-    """The largest missed lesions and false positives of a region, with their place."""
+def missed_table(
+    lesions: Sequence[Row],
+    *,
+    region: str,
+    shown: Container[str] = (),
+    limit: int = MAX_WRONG,
+) -> Table:
+    """The largest missed lesions and false positives of a region, with their place.
+
+    Args:
+      lesions: rows of lesions.csv.
+      region: whose lesions.
+      shown: cases whose slices the page has; their lesions are links into them.
+      limit: lines at most.
+    """
     wrong = [r for r in lesions if r["region"] == region and not r["is_found"]]
     wrong.sort(key=lambda r: -r["volume_mm3"])
     rows = []
     for row in wrong[:limit]:
-        place = ", ".join(number(row[f"centre_{a}_mm"], digits=0) for a in "xyz")
-        is_missed = row["kind"] == "reference"
+        x, y, z = (row[f"centre_{a}_mm"] for a in "xyz")
+        is_shown = row["case"] in shown
         rows.append(
             (
-                Cell(text=str(row["case"]), kind="name", is_number=False),
-                Cell(text="missed" if is_missed else "invented", is_number=False),
+                _case_cell(row, shown),
+                Cell(
+                    text="missed" if row["kind"] == "reference" else "false positive",
+                    is_number=False,
+                ),
                 Cell(text=number(row["volume_mm3"], digits=0)),
                 Cell(text=number(row["diameter_mm"], digits=1)),
-                Cell(text=place),
+                Cell(
+                    text=", ".join(number(value, digits=1) for value in (x, y, z)),
+                    case=row["case"] if is_shown else "",
+                    centre_mm=(x, y, z) if is_shown else None,
+                ),
             )
         )
     more = f" ({len(wrong) - limit} smaller ones not listed)" if wrong[limit:] else ""
     return Table(
-        columns=("case", "what", "volume [mm3]", "diameter [mm]", "x, y, z [mm]"),
+        columns=("case", "what", "volume [mm\u00b3]", "diameter [mm]", "x, y, z [mm]"),
         rows=tuple(rows),
-        caption=f"Missed and invented {region} lesions, largest first{more}; place in "
-        "RAS+ world coordinates.",
-    )
-
-
-def surface_table(summary: Mapping[str, Any]) -> Table | None:
-    """Surface distances and lesion-wise scores by region, each by its own name."""
-    columns = [*SURFACE_COLUMNS, *LESION_COLUMNS]
-    regions: Mapping[str, Any] = summary["regions"]
-    rows = []
-    for name, measured in regions.items():
-        if "hd95_surfel" not in measured:
-            continue
-        cells = [Cell(text=name, kind="name", is_number=False)]
-        for metric, _, digits in columns:
-            described = measured.get(metric)
-            mean = described["mean"] if described else None
-            cells.append(Cell(text=number(mean, digits=digits)))
-        cells.append(Cell(text=str(measured["hd95_surfel"]["n_infinite"])))
-        rows.append(tuple(cells))
-    if not rows:
-        return None
-    return Table(
-        columns=("region", *(title for _, title, _ in columns), "one mask empty"),
-        rows=tuple(rows),
-        caption="Means over the cases in which the number is defined and finite; "
-        "distances in mm. Surfel: surface elements weighted by area; RQ, SQ, PQ: "
-        "recognition, segmentation and panoptic quality of lesions.",
-    )
-
-
-def agreement_table(summary: Mapping[str, Any]) -> Table | None:
-    """Bias, limits of agreement and correlation of the volumes by region."""
-    rows = []
-    for name, measured in summary["regions"].items():
-        found = measured.get("agreement")
-        if not found or found["n"] < 2:
-            continue
-        icc = found["icc"]
-        texts = (
-            str(found["n"]),
-            number(found["bias"]),
-            _range(found["bias_ci95_low"], found["bias_ci95_high"]),
-            _range(found["lower"], found["upper"]),
-            number(icc["value"]),
-            _range(icc["ci95_low"], icc["ci95_high"]),
-        )
-        cells = [Cell(text=text) for text in texts]
-        rows.append((Cell(text=name, kind="name", is_number=False), *cells))
-    if not rows:
-        return None
-    return Table(
-        columns=(
-            "region",
-            "n",
-            "bias [ml]",
-            "95 % CI",
-            "limits [ml]",
-            "ICC",
-            "95 % CI",
-        ),
-        rows=tuple(rows),
-        caption="Volumes: predicted \N{MINUS SIGN} reference (Bland-Altman); ICC: "
-        "absolute agreement of single measurements.",
+        caption=f"Missed {region} lesions and false positives, largest first{more}; "
+        "place in RAS+ world coordinates, as a link into the slices of the case where "
+        "they are on this page.",
     )
 
 
@@ -322,12 +286,6 @@ def froc_table(summary: Mapping[str, Any]) -> Table | None:
     )
 
 
-def _range(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return DASH
-    return f"{number(low)} to {number(high)}"
-
-
 def mean_sd(described: Mapping[str, Any] | None, digits: int) -> str:
     """A mean with its standard deviation as text."""
     if described is None or not described["n"]:
@@ -347,6 +305,12 @@ def found_lesions(row: Row, region: str) -> str:
     if found is None or false is None:
         return DASH
     return f"{found:.0f} / {row[f'reference_lesions_{region}']:.0f} + {false:.0f}"
+
+
+def _case_cell(row: Row, shown: Container[str]) -> Cell:
+    case = str(row["case"])
+    link = case if case in shown else ""
+    return Cell(text=case, kind="name", is_number=False, case=link)
 
 
 def _value(row: Row | None, column: str) -> float:

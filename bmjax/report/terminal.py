@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table as RichTable
 
-from bmjax.report import tables
+from bmjax.report import distance_tables, tables
 from bmjax.report.page import Table
 
 MAX_PRINTED_CASES = 24
@@ -25,9 +25,9 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> Group:
     )
     parts.append(_means(summary["regions"], title))
     for title, table in (
-        ("Surfaces and lesions", tables.surface_table(summary)),
+        ("Surfaces and lesions", distance_tables.surface_table(summary)),
         ("Lesions found, by size", tables.detection_table(summary)),
-        ("Agreement of volumes", tables.agreement_table(summary)),
+        ("Agreement of volumes", distance_tables.agreement_table(summary)),
         ("Lesions found at false positives per case", tables.froc_table(summary)),
     ):
         if table is not None:

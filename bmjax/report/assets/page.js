@@ -4,10 +4,11 @@ for (const panel of document.querySelectorAll(".case")) {
     button.addEventListener("click", () => {
       const hidden = panel.classList.toggle("hide-" + button.dataset.hide);
       button.setAttribute("aria-pressed", String(!hidden));
+      panel.dispatchEvent(new Event("shown"));
     });
   }
   const zoom = panel.querySelector(".zoom");
-  const pictures = panel.querySelectorAll(".panel svg");
+  const pictures = panel.querySelectorAll(".panels svg");
   const toggle = () => {
     const near = panel.classList.toggle("near");
     zoom.setAttribute("aria-pressed", String(near));
