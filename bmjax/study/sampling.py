@@ -1,23 +1,27 @@
 """Does choosing lesions alike find more small ones than nnU-Net's rule? On phantoms.
 
-python -m bmjax.study.sampling WORKDIR
-
-Trains the demo's network on one cohort by each rule and seed, and prints sensitivity
-for small lesions beside false positives, on the same held-out cases.
+Trains the demo's network on one cohort by each rule and seed, and compares sensitivity
+for small lesions on the same held-out cases at the same rates of false positives: each
+network gets the threshold that has the rate.
 """
 
-import csv
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 
-from bmjax.data import phantom
+from bmjax.data import nifti, phantom
 from bmjax.data.patches import Centring
+from bmjax.data.store import Store
+from bmjax.inference import Outputs
+from bmjax.metrics.detection import FROC_RATES, confidences, froc
+from bmjax.metrics.lesions import components
+from bmjax.prediction import predict
 from bmjax.preparation import prepare
 from bmjax.study import demo
 from bmjax.workflow import train
@@ -27,41 +31,58 @@ SMALL_MM3 = 100.0
 REGION = "TC"  # what a metastasis is without its oedema
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """Detection on the held-out cases of one run.
 
     Attributes:
-      small: small reference lesions.
-      found: how many of them share a voxel with the prediction.
-      false_positives: predicted components that hold no reference voxel.
+      small: highest probability of a candidate that touches each small lesion, 0 where
+        there is none.
+      others: of each larger lesion.
+      false_positives: of each candidate that touches no lesion.
       num_cases: held-out cases.
     """
 
-    small: int
-    found: int
-    false_positives: int
+    small: Float[np.ndarray, " l"]
+    others: Float[np.ndarray, " l"]
+    false_positives: Float[np.ndarray, " f"]
     num_cases: int
 
-    @property
-    def sensitivity(self) -> float:
-        """Fraction of the small lesions that was found."""
-        return self.found / self.small if self.small else float("nan")
+    def sensitivity(self, rate: float) -> float:
+        """Fraction of the small lesions found at a rate of false positives per case."""
+        lesions = np.concatenate([self.small, self.others])
+        curve = froc(lesions, self.false_positives, num_cases=self.num_cases)
+        is_within = curve.false_positives_per_case <= rate
+        return float(np.mean(self.small >= curve.threshold[is_within].min()))
 
 
-def read_found(validation: Path, *, region: str = REGION) -> Found:
-    """What the tables of a run's validation say about small lesions."""
-    with (validation / "lesions.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["region"] == region]
-    with (validation / "cases.csv").open(newline="") as file:
-        num_cases = len(list(csv.DictReader(file)))
-    lesions = [row for row in rows if row["kind"] == "reference"]
-    small = [row for row in lesions if float(row["volume_mm3"]) < SMALL_MM3]
+def detect(run: Path, store: Store, held_out: Sequence[str]) -> Found:
+    """Predict the held-out cases of a run and match their candidates with lesions."""
+    cases = [store.case(case_id).source for case_id in held_out]
+    maps = run / "maps"
+    results = predict(
+        run, images=cases, out=maps, outputs=Outputs(maps=("probability",))
+    )
+    failed = [str(result.error) for result in results if result.error]
+    if failed:
+        raise ValueError("\n".join(failed))
+    values = dict(store.plan.regions)[REGION]
+    small, others, false = [], [], []
+    for case in cases:
+        scan = nifti.read_labels(case.labels)
+        reference = np.isin(scan.array, values)
+        probs = nifti.read(maps / f"{case.id}_prob_{REGION}.nii.gz").array
+        found = confidences(probs, reference)
+        sizes_vox = np.bincount(components(reference).ravel())[1:]
+        is_small = sizes_vox * float(np.prod(scan.spacing_mm)) < SMALL_MM3
+        small.append(found.lesions[is_small])
+        others.append(found.lesions[~is_small])
+        false.append(found.false_positives)
     return Found(
-        small=len(small),
-        found=sum(row["is_found"] == "True" for row in small),
-        false_positives=len(rows) - len(lesions),
-        num_cases=num_cases,
+        small=np.concatenate(small),
+        others=np.concatenate(others),
+        false_positives=np.concatenate(false),
+        num_cases=len(cases),
     )
 
 
@@ -106,22 +127,23 @@ def run_study(
             )
             run = workdir / "runs" / f"{rule}-{seed}"
             train(recipe, workdir=run, console=console)
-            found[rule].append(read_found(run / "validation"))
+            found[rule].append(detect(run, Store(store), held_out))
     return found
 
 
-def summary(found: Mapping[Centring, Sequence[Found]]) -> Table:
-    """Mean and standard deviation over the seeds, by rule."""
-    table = Table(title=f"lesions of {REGION} below {SMALL_MM3:g} mm3")
-    for name in ("rule", "lesions", "sensitivity", "false positives per case"):
+def summary(
+    found: Mapping[Centring, Sequence[Found]], *, rates: Sequence[float] = FROC_RATES
+) -> Table:
+    """Sensitivity for small lesions by rate and rule, over the seeds."""
+    num_small = len(next(iter(found.values()))[0].small)
+    table = Table(
+        title=f"sensitivity for {num_small} lesions of {REGION} below {SMALL_MM3:g} mm3"
+    )
+    for name in ("false positives per case", *found):
         table.add_column(name)
-    for rule, runs in found.items():
-        table.add_row(
-            rule,
-            str(runs[0].small),
-            _spread([run.sensitivity for run in runs]),
-            _spread([run.false_positives / run.num_cases for run in runs]),
-        )
+    for rate in rates:
+        row = [_spread([r.sensitivity(rate) for r in runs]) for runs in found.values()]
+        table.add_row(f"{rate:g}", *row)
     return table
 
 
@@ -129,8 +151,3 @@ def _spread(values: Sequence[float]) -> str:
     own = " ".join(f"{value:.3f}" for value in values)
     sd = statistics.stdev(values) if len(values) > 1 else float("nan")
     return f"{statistics.fmean(values):.3f} (sd {sd:.3f}; {own})"
-
-
-if __name__ == "__main__":
-    console = Console(stderr=True)
-    Console(width=120).print(summary(run_study(Path(sys.argv[1]), console=console)))
