@@ -19,11 +19,11 @@ from bmjax.data.geometry import Geometry
 from bmjax.data.preprocess import Prepared, preprocess
 from bmjax.inference.export import export_case
 from bmjax.inference.record import CaseResult, Record, model_digest, path_of
-from bmjax.inference.sliding import Forward, SlidingWindow, sliding_logits
+from bmjax.inference.sliding import HALF_OVERLAP, Forward, sliding_logits
+from bmjax.inference.windows import SlidingWindow
 from bmjax.planning.plan import Plan
 
 CASE_ERRORS = (ValueError, OSError)  # faults of one case; anything else stops the run
-HALF_OVERLAP = SlidingWindow()
 Tick = Callable[[int, int, str], None]
 
 
@@ -105,9 +105,7 @@ def predict_cases(
                     loaded.prepared.image,
                     window=plan.patch_size,
                     num_classes=plan.num_classes,
-                    overlap=settings.overlap,
-                    batch_size=settings.batch_size,
-                    flips=settings.flips,
+                    settings=settings,
                     devices=devices,
                 )
                 seconds = loaded.result.seconds + time.monotonic() - start

@@ -19,7 +19,7 @@ import numpy as np
 from bmjax import __version__
 from bmjax.data import streams
 from bmjax.data.cases import Case
-from bmjax.inference.sliding import SlidingWindow
+from bmjax.inference.windows import SlidingWindow
 from bmjax.planning.plan import Plan
 
 NAME = "predict.json"
