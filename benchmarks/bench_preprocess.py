@@ -195,7 +195,7 @@ def _export(files: Files, scratch: Path) -> Work:
     case, plan, facts = _case_and_plan(files, scratch)
     geometry = preprocess(case, plan).geometry
     (scratch / "geometry.json").write_text(json.dumps(geometry.to_dict()))
-    logits = files.logits(geometry.size_after_resampling)
+    logits = files.logits(geometry.size_after_resampling)[None]
     out = scratch / "ours.nii.gz"
     return Work(call=lambda: export_case(logits, geometry, plan, out), facts=facts)
 

@@ -62,12 +62,12 @@ def ours(volume: Volume, *, scratch: Path) -> Work:
     from jax.tree_util import Partial
 
     from benchmarks import programs
-    from bmjax.inference import sliding
+    from bmjax.inference import SlidingWindow, sliding_logits, windows
     from bmjax.sharding import split_cpu
 
     split_cpu()  # as `bmjax predict` does
     forward, num_params, gflop = Partial(_first_channels), None, None
-    windows = sliding.num_windows(volume.size, volume.window)
+    count = windows.num_windows(volume.size, volume.window)
     if volume.net is not None:
         model = programs.model_of(volume.net)
         image = jax.ShapeDtypeStruct((1, *volume.window, CHANNELS), np.float32)
@@ -77,20 +77,24 @@ def ours(volume: Volume, *, scratch: Path) -> Work:
         function = partial(programs.first_output, model)
         forward = Partial(function, variables)
         num_params = programs.count(variables["params"])
-        gflop = windows * programs.gflop(function, variables, image)
+        gflop = count * programs.gflop(function, variables, image)
     image = volume.draw()
 
     def call() -> None:
-        sliding.sliding_logits(
+        sliding_logits(
             forward,
             image,
             window=volume.window,
             num_classes=NUM_CLASSES,
-            batch_size=volume.net.batch_size if volume.net else 1,
+            settings=SlidingWindow(
+                flips=volume.flips,
+                batch_size=volume.net.batch_size if volume.net else 1,
+                empty="each",  # the peers skip nothing
+            ),
             devices=jax.devices(),
         )
 
-    facts = {"windows": windows, "num_params": num_params}
+    facts = {"windows": count, "num_params": num_params}
     return Work(call=call, gflop=gflop, facts=facts)
 
 

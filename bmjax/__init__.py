@@ -22,7 +22,7 @@ _DOORS = {
     "prepare": "preparation",
     "train": "workflow",
     "preview": "workflow",
-    "predict": "workflow",
+    "predict": "prediction",
     "evaluate": "evaluation",
     "graft": "surgery.graft",
 }

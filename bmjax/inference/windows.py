@@ -1,4 +1,4 @@
-"""Where windows lie in a volume and how their voxels are weighted, nnU-Net's or MONAI's.
+"""Where windows lie in a volume, and the weights of their voxels.
 
 nnU-Net spreads windows evenly from end to end; MONAI steps by a fixed distance and
 shifts the last window back. Both weight by a Gaussian of an eighth of a window.

@@ -17,7 +17,6 @@ from bmjax.inference.windows import (
     window_starts,
 )
 
-
 FLIPPED = SlidingWindow(flips="all")
 
 
