@@ -181,7 +181,13 @@ def _load(result: CaseResult, case: Case, plan: Plan, allow_missing: bool) -> _L
         seconds = time.monotonic() - start
         return _Loaded(result=replace(result, error=str(error), seconds=seconds))
     seconds = time.monotonic() - start
-    result = replace(result, seconds=seconds, warnings=prepared.warnings)
+    warnings = prepared.warnings
+    if len(plan.patch_size) == 3 and 1 in prepared.geometry.size:
+        warnings += (
+            "a single slice, where the network was trained on volumes: do not rely on "
+            "its result",
+        )
+    result = replace(result, seconds=seconds, warnings=warnings)
     return _Loaded(result=result, prepared=prepared)
 
 
