@@ -23,6 +23,7 @@ _DOORS = {
     "train": "workflow",
     "preview": "workflow",
     "predict": "prediction",
+    "explain": "explanation",
     "evaluate": "evaluation",
     "graft": "surgery.graft",
 }

@@ -105,28 +105,6 @@ def their_logits(theirs, volume):
     return np.moveaxis(logits.float().numpy(), 0, -1)
 
 
-class _Single:
-    """torch, but what asks for float16 by name gets float32."""
-
-    def __init__(self, torch):
-        self.torch = torch
-        self.half = torch.float32
-
-    def __getattr__(self, name):
-        return getattr(self.torch, name)
-
-
-@pytest.fixture
-def in_float32(monkeypatch, nnunet):
-    """nnU-Net's predictor adds up in float32, where it would in float16."""
-    torch = importlib.import_module("torch")
-    module = importlib.import_module("nnunetv2.inference.predict_from_raw_data")
-    monkeypatch.setattr(module, "torch", _Single(torch))
-    weights = partial(nnunet.compute_gaussian, dtype=torch.float32)
-    weights.cache_clear = nnunet.compute_gaussian.cache_clear
-    monkeypatch.setattr(module, "compute_gaussian", weights)
-
-
 @pytest.mark.parametrize("flips", ["none", "all"])
 def test_stitched_logits_are_nnunets(net, in_float32, flips):
     theirs = predictor_of(net, mirror=flips == "all")
