@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +90,7 @@ def explain(
     if region not in names:
         raise ValueError(f"no region {region!r}; the network has {', '.join(names)}")
     first = dict([next(iter(found.folds.items()))])
-    forward, _ = network(type(found)(**{**vars(found), "folds": first}))
+    forward, _ = network(replace(found, folds=first))
     prepared = preprocess(case, plan)
     lesion = _lesion(forward, prepared, plan, names.index(region), at_mm, case.id)
     box, padding = methods.window_around(lesion.mask, plan.patch_size)

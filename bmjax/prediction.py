@@ -26,12 +26,12 @@ from bmjax.inference import (
 )
 from bmjax.inference.card import held_out_scores, model_card
 from bmjax.inference.estimate import estimate
+from bmjax.inference.export import LABELS_ALONE
 from bmjax.planning import Plan
 from bmjax.runs import read_split
 
 Preset = Literal["fast", "accurate"]
 Tick = Callable[[int, int, str], None]
-LABELS_ALONE = Outputs()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,8 @@ class Outputs:
         `colours` a colour table for the label files.
       min_volume_mm3: predicted lesions below it are removed; 0 keeps all. It costs the
         metastases of that size.
-      smooth_mm: logits are smoothed by a Gaussian of this sigma; 0 leaves them.
+      smooth_mm: logits are smoothed by a Gaussian of this sigma; 0 leaves them. What it
+        does to scores was not measured.
     """
 
     average: Average = "logits"

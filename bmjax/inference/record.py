@@ -195,8 +195,12 @@ def _case_of(entry: Mapping[str, Any]) -> str:
 def _identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """What the label files of a run depend on, beside the images."""
     settings = {k: v for k, v in run["settings"].items() if k not in _SAME_TO_ROUNDING}
-    return {name: run[name] for name in ("model", "plan", "outputs")} | {
-        "settings": settings
+    outputs = run.get("outputs", asdict(Outputs()))  # older runs wrote labels alone
+    return {
+        "model": run["model"],
+        "plan": run["plan"],
+        "settings": settings,
+        "outputs": json.loads(json.dumps(outputs)),
     }
 
 
@@ -219,7 +223,7 @@ def _kept(
     path = path_of(out, entry["case"])
     if not path.is_file() or path.stat().st_size != entry["num_bytes"]:
         return None
-    files = tuple(out / name for name in entry["files"])
+    files = tuple(out / name for name in entry.get("files", ()))
     if not all(file.is_file() for file in files):
         return None
     return CaseResult(

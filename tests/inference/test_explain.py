@@ -25,7 +25,7 @@ def small():
     shapes = jax.eval_shape(model.init, jax.random.key(0), image[None])
     rng = np.random.default_rng(1)
     variables = jax.tree.map(
-        lambda x: rng.normal(size=x.shape, scale=0.3).astype(np.float32), shapes
+        lambda x: jnp.float32(rng.normal(size=x.shape, scale=0.3)), shapes
     )
     mask = np.zeros((8, 8, 8), bool)
     mask[2:5, 3:6, 4:7] = True
