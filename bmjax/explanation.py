@@ -89,6 +89,12 @@ def explain(
     names = [name for name, _ in plan.regions]
     if region not in names:
         raise ValueError(f"no region {region!r}; the network has {', '.join(names)}")
+    absent = [channel for channel in plan.channels if channel not in case.images]
+    if absent:
+        raise ValueError(
+            f"{case.id}: {', '.join(absent)} missing; the network needs "
+            f"{', '.join(plan.channels)}"
+        )
     first = dict([next(iter(found.folds.items()))])
     forward, _ = network(replace(found, folds=first))
     prepared = preprocess(case, plan)

@@ -260,5 +260,8 @@ def test_explaining_what_is_not_there_is_said(runs, raw, tmp_path):
     (case,) = find_cases(raw, ids=[CASE])
     with pytest.raises(ValueError, match="no region 'X'; the network has WT, TC, ET"):
         explain(runs, case=case, out=tmp_path, region="X")
+    lacking = replace(case, images={"t1c": case.images["t1c"]})
+    with pytest.raises(ValueError, match="A-001: t1n, t2f, t2w missing"):
+        explain(runs, case=lacking, out=tmp_path)
     with pytest.raises(ValueError, match="no layer 'decoder/x'; there are .*encoder"):
         explain(runs, case=case, out=tmp_path, layer="decoder/x", method=("gradcam",))
