@@ -122,9 +122,9 @@ def test_logits_of_several_folds_are_nnunets(net, in_float32):
     theirs = predictor_of(net, mirror=False)
     first = {k: v.clone() for k, v in net.pair.net.state_dict().items()}
     other = {k: 0.8 * v for k, v in first.items()}
-    theirs.list_of_parameters = [first, other]
+    theirs.list_of_parameters = [other, first]  # the last one stays in the network
     weaker = jax.tree.map(lambda leaf: np.float32(0.8) * leaf, net.forward)
-    stacked = stack_folds([net.forward, weaker])
+    stacked = stack_folds([weaker, net.forward])
     arguments = {"window": net.window, "num_classes": 3, "num_folds": 2}
     ours = sliding_logits(stacked, net.volume, **arguments)
     assert distance(ours, their_logits(theirs, net.volume)) < 1e-4
