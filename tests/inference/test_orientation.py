@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import SHARED
-from exams import CHANNELS, PLAN, labels_of, network, write_case
+from exams import CHANNELS, FLAT, PLAN, labels_of, network, write_case
 from jax.tree_util import Partial
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
@@ -148,15 +148,7 @@ def test_fault_21_a_2d_image_for_a_3d_network_is_one_slice_and_said(tmp_path):
     labels = labels_of(result.path)
     assert labels.shape[:2] == (20, 18) and labels.size == 360
     assert np.count_nonzero(labels) == 64
-    flat = replace(
-        PLAN,
-        spacing_mm=(1.0, 1.0),
-        patch_size=(8, 8),
-        strides=((1, 1), (2, 2)),
-        kernel_sizes=((3, 3),) * 2,
-        median_size=(16, 16),
-    )
-    (slicewise,) = predict_cases(network(), [case], flat, tmp_path / "flat")
+    (slicewise,) = predict_cases(network(), [case], FLAT, tmp_path / "flat")
     np.testing.assert_array_equal(labels_of(slicewise.path), labels)
     assert not any("a single slice" in text for text in slicewise.warnings)
 
