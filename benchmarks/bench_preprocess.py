@@ -179,7 +179,7 @@ def _resampling(zoom: Zoom) -> Work:
 def _preparation(files: Files, scratch: Path) -> Work:
     from bmjax.data.store import prepare_store
 
-    case, plan, facts = _case_and_plan(files, scratch)
+    case, plan, facts = case_and_plan(files, scratch)
     store = scratch / "store"
     return Work(
         call=lambda: prepare_store([case], plan, store, num_workers=1),
@@ -192,15 +192,16 @@ def _export(files: Files, scratch: Path) -> Work:
     from bmjax.data.preprocess import preprocess
     from bmjax.inference.export import export_case
 
-    case, plan, facts = _case_and_plan(files, scratch)
+    case, plan, facts = case_and_plan(files, scratch)
     geometry = preprocess(case, plan).geometry
     (scratch / "geometry.json").write_text(json.dumps(geometry.to_dict()))
-    logits = files.logits(geometry.size_after_resampling)
+    logits = files.logits(geometry.size_after_resampling)[None]
     out = scratch / "ours.nii.gz"
     return Work(call=lambda: export_case(logits, geometry, plan, out), facts=facts)
 
 
-def _case_and_plan(files: Files, scratch: Path):
+def case_and_plan(files: Files, scratch: Path):
+    """The case, its plan, and what a row says of it."""
     from bmjax.data.cases import Case
     from bmjax.planning.nnunet import read_plan
 

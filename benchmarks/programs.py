@@ -1,7 +1,7 @@
 """Our networks as compiled programs: the real code path, everything else removed."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -194,6 +194,12 @@ def first_output(model: models.Network, variables: Any, image: jax.Array) -> jax
     """Logits at full resolution."""
     outputs: Any = model.apply(variables, image, is_training=False)
     return outputs[0]
+
+
+@cache
+def output_of(model: models.Network) -> Callable[..., jax.Array]:
+    """`first_output` of a network, one function object for each."""
+    return partial(first_output, model)
 
 
 def memory_mib(program: Any) -> dict[str, float]:

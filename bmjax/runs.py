@@ -180,6 +180,12 @@ def begun_with(run: Path) -> dict[str, int] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def read_split(run: Path) -> dict[str, list[str]] | None:
+    """Ids of the cases that a run trained on and held out; None if it does not say."""
+    path = run / "split.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     fresh = path.with_name(f".{path.name}.tmp")

@@ -1,35 +1,27 @@
-"""The doors train, preview and predict: the rooms are wired together here."""
+"""The doors train and preview: the rooms are wired together here."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from rich.console import Console
 
-from bmjax import models, processes, report, sharding
-from bmjax.data.cases import Case, sort_cases
+from bmjax import processes, report, sharding
 from bmjax.data.pipeline import batches
-from bmjax.data.reading import Reading
 from bmjax.data.soundness import require_regions
 from bmjax.data.splits import Split, split_cases
 from bmjax.data.store import Store
 from bmjax.evaluation import Evaluation, evaluate
 from bmjax.experiment import Experiment
 from bmjax.feeding import variation
-from bmjax.inference import CaseResult, predict_cases
-from bmjax.runs import opened, read_run
+from bmjax.prediction import predict
+from bmjax.runs import opened
 from bmjax.sharding import Parallel
 from bmjax.surgery.graft import GraftReport
 from bmjax.trainer import Means, Origin, train_run
 from bmjax.tuning import with_convolutions
-
-Tick = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -214,84 +206,3 @@ def _validate_whole(
     console.print(f"{run.name}: predicting {len(cases)} held-out cases whole")
     predict(run, images=cases, out=out, overwrite=True, allow=allow)
     return evaluate(out, cases, out=out)
-
-
-def predict(
-    run: str | Path,
-    *,
-    images: str | Path | Sequence[Case],
-    out: str | Path,
-    cases: Sequence[str] | None = None,
-    checkpoint: str = "best",
-    overwrite: bool = False,
-    allow_missing: bool = False,
-    resample_to: str | None = None,
-    zero_nonfinite: bool = False,
-    allow_outside: bool = False,
-    allow: tuple[str, ...] = (),
-    progress: Tick | None = None,
-) -> list[CaseResult]:
-    """Write a label file, in the input's own geometry, for each case.
-
-    Args:
-      run: run folder.
-      images: folder of cases, CSV manifest, or cases already found.
-      out: folder for `CASE.nii.gz`.
-      cases: ids of the cases wanted; None for all.
-      checkpoint: `best` or `last`.
-      overwrite: replace what another network or setting left in the folder.
-      allow_missing: also predict cases that lack channels, which count as zero; for
-        networks trained with `augment.p_drop_channel`.
-      resample_to: channel on whose grid the others are resampled where they lie on
-        another; the label file has that grid.
-      zero_nonfinite: take NaN and infinite voxels for 0 instead of refusing them.
-      allow_outside: follow links and paths that lead out of the folder of cases.
-      allow: packages outside bmjax that a network of your own comes from.
-      progress: called with cases done, cases in all, and the case at hand.
-
-    Returns:
-      One result per case; a failed case holds its error and the others are finished.
-    """
-    run = Path(run)
-    found = read_run(run, checkpoint=checkpoint, allow=allow)
-    if allow_missing and found.experiment.augment.p_drop_channel == 0:
-        raise ValueError(
-            f"{run}: was trained with all of {', '.join(found.plan.channels)} "
-            "(augment.p_drop_channel is 0), so it cannot do without one; train with "
-            "--augment.p-drop-channel 0.2, or predict without --allow-missing"
-        )
-    unusable: dict[str, str] = {}
-    if isinstance(images, str | Path):
-        images, problems, _ = sort_cases(
-            Path(images),
-            channels=found.plan.channels,
-            ids=cases,
-            allow_missing=allow_missing,
-            reading=Reading(resample_to=resample_to, zero_nonfinite=zero_nonfinite),
-            allow_outside=allow_outside,
-        )
-        for problem in problems:
-            before = unusable.get(problem.case)
-            unusable[problem.case] = f"{before}\n{problem}" if before else str(problem)
-    variables = jax.tree.map(jnp.asarray, found.variables)
-    return predict_cases(
-        Partial(_first_output(found.experiment.model), variables),
-        images,
-        found.plan,
-        Path(out),
-        settings=found.experiment.inference,
-        unusable=unusable,
-        overwrite=overwrite,
-        allow_missing=allow_missing,
-        devices=jax.local_devices(),
-        progress=progress,
-    )
-
-
-@cache
-def _first_output(model: models.Network) -> Callable[[Any, jax.Array], jax.Array]:
-    def apply(variables: Any, image: jax.Array) -> jax.Array:
-        outputs: Any = model.apply(variables, image, is_training=False)
-        return outputs[0]
-
-    return apply

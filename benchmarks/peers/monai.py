@@ -1,5 +1,6 @@
 """MONAI: its sliding window around the same network, and its Dice."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from benchmarks.timing import Work
 
 def sliding(volume: Volume, *, setting: str, scratch: Path) -> Work:
     network, num_params = predictor(volume)
+    if volume.flips == "all":
+        network = Mirrored(network)
     image = torch.from_numpy(np.moveaxis(volume.draw(), -1, 0)[None].copy()).to(DEVICE)
 
     @torch.inference_mode()
@@ -60,3 +63,20 @@ class FirstChannels(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As many channels as there are classes."""
         return x[:, :NUM_CLASSES].clone()
+
+
+class Mirrored(torch.nn.Module):
+    """The mean over all mirrored copies, which MONAI leaves to its user."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch of windows."""
+        total = self.network(x)
+        axes = range(2, x.ndim)
+        chosen = [c for n in axes for c in combinations(axes, n - 1)]
+        for flipped in chosen:
+            total += self.network(x.flip(flipped)).flip(flipped)
+        return total / (len(chosen) + 1)

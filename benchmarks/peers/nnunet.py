@@ -19,22 +19,40 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from benchmarks.bench_augment import Samples
 from benchmarks.bench_preprocess import DATASET, NAMES, Files, Zoom
-from benchmarks.bench_sliding import Volume
+from benchmarks.bench_sliding import Exam, Volume
 from benchmarks.nets import NUM_CLASSES
 from benchmarks.peers.monai import predictor
 from benchmarks.peers.torch import DEVICE
 from benchmarks.timing import Work
 
 
-def sliding(volume: Volume, *, setting: str, scratch: Path) -> Work:
+def sliding(volume: Volume | Exam, *, setting: str, scratch: Path) -> Work:
+    has_flips = volume.flips == "all"
+    whole = nnUNetPredictor(use_mirroring=has_flips, device=DEVICE, allow_tqdm=False)
+    if isinstance(volume, Exam):
+        return _exam(volume, whole, scratch)
     network, num_params = predictor(volume)
-    whole = nnUNetPredictor(use_mirroring=False, device=DEVICE, allow_tqdm=False)
     whole.network = network
+    whole.allowed_mirroring_axes = (0, 1, 2)
     whole.configuration_manager = SimpleNamespace(patch_size=volume.window)
     whole.label_manager = SimpleNamespace(num_segmentation_heads=NUM_CLASSES)
     image = torch.from_numpy(np.moveaxis(volume.draw(), -1, 0).copy())
     return Work(
         call=lambda: whole.predict_sliding_window_return_logits(image).cpu(),
+        facts={"num_params": num_params},
+    )
+
+
+def _exam(exam: Exam, whole: nnUNetPredictor, scratch: Path) -> Work:
+    """As `nnUNetv2_predict` does it, but in one process and with the model loaded."""
+    paths = exam.files.paths(scratch)
+    whole.initialize_from_trained_model_folder(str(scratch / "model"), (0,))
+    out = scratch / "theirs"
+    out.mkdir(exist_ok=True)
+    files = [str(paths[name]) for name in NAMES]
+    num_params = sum(p.numel() for p in whole.network.parameters())
+    return Work(
+        call=lambda: whole.predict_from_files_sequential([files], [str(out / "exam")]),
         facts={"num_params": num_params},
     )
 

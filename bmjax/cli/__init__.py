@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 import bmjax
-from bmjax.cli import data, pages, results, training, whole
+from bmjax.cli import data, pages, prediction, results, training, whole
 from bmjax.cli.output import FAILED, OK, USAGE, complain
 from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
@@ -16,9 +16,10 @@ __all__ = ["FAILED", "OK", "USAGE", "VERBS", "main"]
 VERBS: dict[str, Callable[..., int]] = {
     **{"demo": whole.demo, "check": data.check, "plan": data.plan},
     **{"prepare": data.prepare},
-    **{"train": training.train_from(None), "predict": results.predict},
+    **{"train": training.train_from(None), "predict": prediction.predict},
     "preview": training.preview_from(None),
     **{"evaluate": results.evaluate, "graft": training.graft},
+    **{"bundle": prediction.bundle, "explain": prediction.explain},
     **{"report": pages.report, "track": pages.track, "bench": whole.bench},
 }
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         return whole.bench(argv[1:])  # its flags are those of the suite
-    if argv[:1] in (["train"], ["preview"], ["predict"], ["demo"]):
+    if argv[:1] in (["train"], ["preview"], ["predict"], ["explain"], ["demo"]):
         use_cache()
         return_memory()
         split_cpu()

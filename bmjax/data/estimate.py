@@ -102,7 +102,7 @@ def estimate(
             f"{store}: {disk / _GIB:.3g} GiB are needed and {free_disk / _GIB:.3g} GiB "
             "are free on its disk; make room, take another disk, or prepare as float16"
         )
-    case_bytes = max((_case_bytes(n, num_channels) for n in sizes), default=0)
+    case_bytes = max((peak_bytes(n, num_channels) for n in sizes), default=0)
     free_memory = free_memory_bytes()
     if num_workers is None:
         num_workers = default_workers(len(pairs))
@@ -137,7 +137,7 @@ def free_memory_bytes(
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """Voxels of a case: of its files, inside the crop, and on the plan's grid."""
 
     before: int
@@ -145,16 +145,16 @@ class _Sizes:
     after: int
 
 
-def _sizes(fact: Mapping[str, Any], plan: Plan) -> _Sizes:
+def _sizes(fact: Mapping[str, Any], plan: Plan) -> Sizes:
     order = plan.transpose_forward
     inside = tuple(fact["size_after_crop"][i] for i in order)
     spacing_mm = tuple(fact["spacing_mm"][i] for i in order)
     target_mm = (*spacing_mm[: 3 - len(plan.spacing_mm)], *plan.spacing_mm)
     after = new_size(inside, spacing_mm=spacing_mm, new_spacing_mm=target_mm)
-    return _Sizes(prod(fact["size"]), prod(inside), prod(after))
+    return Sizes(prod(fact["size"]), prod(inside), prod(after))
 
 
-def _case_bytes(n: _Sizes, num_channels: int) -> int:
+def peak_bytes(n: Sizes, num_channels: int) -> int:
     """What is alive at once, while files are read and while channels are resampled."""
     # one file's voxels twice over, labels and mask, and all contents as float32
     reading = n.before * (2 * 4 + 1 + 1) + 4 * num_channels * n.inside
@@ -167,7 +167,7 @@ def _case_bytes(n: _Sizes, num_channels: int) -> int:
 
 def _seconds(
     cases: Sequence[Case],
-    sizes: Sequence[_Sizes],
+    sizes: Sequence[Sizes],
     plan: Plan,
     store: Path,
     dtype: Precision,

@@ -101,12 +101,12 @@ def labels_to_grid(
 
 
 def uncrop(
-    labels: Integer[np.ndarray, "z y x"], geometry: Geometry
-) -> Integer[np.ndarray, "u v w"]:
-    """Labels of the cropped native grid in the whole turned volume, 0 around them."""
-    whole = np.zeros(geometry.size, labels.dtype)
+    volume: Shaped[np.ndarray, "z y x"], geometry: Geometry
+) -> Shaped[np.ndarray, "u v w"]:
+    """The cropped native grid in the whole turned volume, 0 around it."""
+    whole = np.zeros(geometry.size, volume.dtype)
     box = zip(geometry.crop_start, geometry.crop_stop, strict=True)
-    whole[tuple(slice(*edge) for edge in box)] = labels
+    whole[tuple(slice(*edge) for edge in box)] = volume
     return whole
 
 

@@ -17,13 +17,19 @@ from jaxtyping import Float
 from bmjax.data.cases import Case
 from bmjax.data.geometry import Geometry
 from bmjax.data.preprocess import Prepared, preprocess
-from bmjax.inference.export import export_case
+from bmjax.inference.export import LABELS_ALONE, export_case
+from bmjax.inference.outputs import Outputs
 from bmjax.inference.record import CaseResult, Record, model_digest, path_of
-from bmjax.inference.sliding import Forward, SlidingWindow, sliding_logits
+from bmjax.inference.sliding import (
+    HALF_OVERLAP,
+    Forward,
+    fold_logits,
+    sliding_logits,
+)
+from bmjax.inference.windows import SlidingWindow
 from bmjax.planning.plan import Plan
 
 CASE_ERRORS = (ValueError, OSError)  # faults of one case; anything else stops the run
-HALF_OVERLAP = SlidingWindow()
 Tick = Callable[[int, int, str], None]
 
 
@@ -34,6 +40,8 @@ def predict_cases(
     out: Path,
     *,
     settings: SlidingWindow = HALF_OVERLAP,
+    outputs: Outputs = LABELS_ALONE,
+    num_folds: int | None = None,
     unusable: Mapping[str, str] | None = None,
     model: str | None = None,
     overwrite: bool = False,
@@ -41,7 +49,7 @@ def predict_cases(
     devices: Sequence[Any] | None = None,
     progress: Tick | None = None,
 ) -> list[CaseResult]:
-    """Write OUT/CASE.nii.gz for each case, and OUT/predict.json.
+    """Write OUT/CASE.nii.gz for each case, what else was asked for, and predict.json.
 
     Called again with the same network, plan and settings, it keeps what is finished and
     does the rest; failed cases are tried again.
@@ -53,6 +61,8 @@ def predict_cases(
       plan: how the network's training cases were prepared.
       out: folder of the label files.
       settings: the sliding window.
+      outputs: what is written beside the label file.
+      num_folds: networks in `forward`, if it is from `stack_folds`.
       unusable: cases asked for that were found incomplete, with the reason; they are
         recorded as failed.
       model: names the weights; by default a digest of those in `forward`.
@@ -76,6 +86,7 @@ def predict_cases(
         model=model or model_digest(forward),
         plan=plan,
         settings=settings,
+        outputs=outputs,
         overwrite=overwrite,
     )
     todo = [case for case in cases if record.is_pending(case.id)]
@@ -89,6 +100,18 @@ def predict_cases(
         if progress is not None:
             progress(record.num_settled(), total, name)
 
+    def logits_of(prepared: Prepared) -> Float[np.ndarray, "f z y x k"]:
+        arguments = {
+            "window": plan.patch_size,
+            "num_classes": plan.num_classes,
+            "settings": settings,
+            "num_folds": num_folds,
+            "devices": devices,
+        }
+        if outputs.needs_folds():
+            return fold_logits(forward, prepared.image, **arguments)
+        return sliding_logits(forward, prepared.image, **arguments)[None]
+
     writing: Future[CaseResult] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         try:
@@ -100,22 +123,17 @@ def predict_cases(
                     settle(loaded.result)
                     continue
                 start = time.monotonic()
-                logits = sliding_logits(
-                    forward,
-                    loaded.prepared.image,
-                    window=plan.patch_size,
-                    num_classes=plan.num_classes,
-                    overlap=settings.overlap,
-                    batch_size=settings.batch_size,
-                    flips=settings.flips,
-                    devices=devices,
-                )
+                logits = logits_of(loaded.prepared)
                 seconds = loaded.result.seconds + time.monotonic() - start
                 result = replace(loaded.result, seconds=seconds)
                 geometry = loaded.prepared.geometry
+                del loaded  # its image is not needed any more
                 if writing is not None:
                     settle(writing.result())
-                writing = writer.submit(_export, result, logits, geometry, plan)
+                writing = writer.submit(
+                    _export, result, logits, geometry, plan, outputs
+                )
+                del logits
         finally:
             if writing is not None:
                 settle(writing.result())
@@ -163,7 +181,13 @@ def _load(result: CaseResult, case: Case, plan: Plan, allow_missing: bool) -> _L
         seconds = time.monotonic() - start
         return _Loaded(result=replace(result, error=str(error), seconds=seconds))
     seconds = time.monotonic() - start
-    result = replace(result, seconds=seconds, warnings=prepared.warnings)
+    warnings = prepared.warnings
+    if len(plan.patch_size) == 3 and 1 in prepared.geometry.size:
+        warnings += (
+            "a single slice, where the network was trained on volumes: do not rely on "
+            "its result",
+        )
+    result = replace(result, seconds=seconds, warnings=warnings)
     return _Loaded(result=result, prepared=prepared)
 
 
@@ -195,15 +219,22 @@ def _require_channels(case: Case, plan: Plan) -> None:
 
 def _export(
     result: CaseResult,
-    logits: Float[np.ndarray, "z y x k"],
+    logits: Float[np.ndarray, "f z y x k"],
     geometry: Geometry,
     plan: Plan,
+    outputs: Outputs,
 ) -> CaseResult:
     start = time.monotonic()
-    error, volumes_ml = None, {}
     try:
-        volumes_ml = export_case(logits, geometry, plan, result.path)
+        made = export_case(logits, geometry, plan, result.path, outputs=outputs)
+        result = replace(
+            result,
+            volumes_ml=made.volumes_ml,
+            files=made.files,
+            warnings=(*result.warnings, *made.remarks),
+        )
     except CASE_ERRORS as reason:
-        error = str(reason)
-    seconds = result.seconds + time.monotonic() - start
-    return replace(result, seconds=seconds, error=error, volumes_ml=volumes_ml)
+        for left in outputs.files(result.path, [name for name, _ in plan.regions]):
+            left.unlink(missing_ok=True)
+        result = replace(result, error=str(reason))
+    return replace(result, seconds=result.seconds + time.monotonic() - start)

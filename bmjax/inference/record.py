@@ -19,10 +19,12 @@ import numpy as np
 from bmjax import __version__
 from bmjax.data import streams
 from bmjax.data.cases import Case
-from bmjax.inference.sliding import SlidingWindow
+from bmjax.inference.outputs import Outputs
+from bmjax.inference.windows import SlidingWindow
 from bmjax.planning.plan import Plan
 
 NAME = "predict.json"
+_SAME_TO_ROUNDING = ("batch_size", "empty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,8 @@ class CaseResult:
       seconds: spent on this case alone, from reading to writing [s].
       error: why it failed; None if it did not.
       volumes_ml: volume of each predicted region [ml].
-      warnings: what was odd about the input.
+      files: those written beside the label file.
+      warnings: what was odd about the input, and what was changed about the result.
       is_kept: an earlier run finished it.
     """
 
@@ -44,6 +47,7 @@ class CaseResult:
     seconds: float = 0.0
     error: str | None = None
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
     is_kept: bool = False
 
@@ -96,6 +100,7 @@ class Record:
         model: str,
         plan: Plan,
         settings: SlidingWindow,
+        outputs: Outputs,
         overwrite: bool,
     ) -> "Record":
         """Begin a run, or go on with the one that the folder holds.
@@ -111,6 +116,7 @@ class Record:
             "model": model,
             "plan": plan.digest(),
             "settings": json.loads(json.dumps(asdict(settings))),
+            "outputs": json.loads(json.dumps(asdict(outputs))),
         }
         earlier = _read(out / NAME)
         if not overwrite:
@@ -167,6 +173,7 @@ class Record:
             return entry | {"status": "pending"}
         entry |= {"seconds": round(result.seconds, 3), "file": result.path.name}
         entry |= {"warnings": list(result.warnings)}
+        entry |= {"files": [path.name for path in result.files]}
         if result.error is not None:
             return entry | {"status": "failed", "error": result.error}
         return entry | {
@@ -187,8 +194,14 @@ def _case_of(entry: Mapping[str, Any]) -> str:
 
 def _identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """What the label files of a run depend on, beside the images."""
-    settings = {k: v for k, v in run["settings"].items() if k != "batch_size"}
-    return {"model": run["model"], "plan": run["plan"], "settings": settings}
+    settings = {k: v for k, v in run["settings"].items() if k not in _SAME_TO_ROUNDING}
+    outputs = run.get("outputs", asdict(Outputs()))  # older runs wrote labels alone
+    return {
+        "model": run["model"],
+        "plan": run["plan"],
+        "settings": settings,
+        "outputs": json.loads(json.dumps(outputs)),
+    }
 
 
 def _inputs(case: Case) -> list[list[int]]:
@@ -210,9 +223,13 @@ def _kept(
     path = path_of(out, entry["case"])
     if not path.is_file() or path.stat().st_size != entry["num_bytes"]:
         return None
+    files = tuple(out / name for name in entry.get("files", ()))
+    if not all(file.is_file() for file in files):
+        return None
     return CaseResult(
         case=entry["case"],
         path=path,
+        files=files,
         seconds=entry["seconds"],
         volumes_ml=entry["volumes_ml"],
         warnings=tuple(entry["warnings"]),

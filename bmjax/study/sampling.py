@@ -69,6 +69,8 @@ def detect(run: Path, store: Store, held_out: Sequence[str]) -> Found:
     values = dict(store.plan.regions)[REGION]
     small, others, false = [], [], []
     for case in cases:
+        if case.labels is None:
+            raise ValueError(f"{case.id}: has no labels to compare with")
         scan = nifti.read_labels(case.labels)
         reference = np.isin(scan.array, values)
         probs = nifti.read(maps / f"{case.id}_prob_{REGION}.nii.gz").array

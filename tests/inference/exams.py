@@ -1,6 +1,7 @@
 """Small exams on disk, and a network whose prediction is known."""
 
 import json
+from dataclasses import replace
 
 import jax.numpy as jnp
 import nibabel as nib
@@ -28,6 +29,14 @@ PLAN = Plan(
     kernel_sizes=((3, 3, 3),) * 2,
     batch_dice=False,
     median_size=(16, 16, 16),
+)
+FLAT = replace(  # for a 2-D network, slice by slice
+    PLAN,
+    spacing_mm=(1.0, 1.0),
+    patch_size=(8, 8),
+    strides=((1, 1), (2, 2)),
+    kernel_sizes=((3, 3),) * 2,
+    median_size=(16, 16),
 )
 
 

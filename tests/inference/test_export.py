@@ -115,8 +115,8 @@ def test_a_label_file_has_exactly_the_voxels_and_geometry_of_its_source(
     prepared = preprocess(case, mine)
     out = tmp_path / "out" / "case.nii.gz"
     volumes = export_case(
-        logits_of(prepared.image[..., 0]), prepared.geometry, mine, out
-    )
+        logits_of(prepared.image[..., 0])[None], prepared.geometry, mine, out
+    ).volumes_ml
     source, made = nib.load(path), nib.load(out)
     want = np.asarray(source.dataobj)
     want = np.where(want == 5, 0, want)
@@ -134,7 +134,7 @@ def test_transposed_axes_are_put_back(tmp_path):
     mine = plan(spacing_mm=(2.0, 1.0, 1.0), transpose=(2, 0, 1))
     prepared = preprocess(case, mine)
     out = tmp_path / "case.nii.gz"
-    export_case(logits_of(prepared.image[..., 0]), prepared.geometry, mine, out)
+    export_case(logits_of(prepared.image[..., 0])[None], prepared.geometry, mine, out)
     want = np.asarray(nib.load(path).dataobj)
     np.testing.assert_array_equal(
         np.asarray(nib.load(out).dataobj), np.where(want == 5, 0, want)
@@ -148,9 +148,8 @@ def test_resampled_logits_come_back_on_the_native_grid(tmp_path):
     fine = prepared.image[..., :1]
     inside = np.where((fine > 0.5) & (fine < 4), 1.0, -1.0)
     out = tmp_path / "case.nii.gz"
-    export_case(
-        np.repeat(inside, 3, axis=-1).astype(np.float32), prepared.geometry, mine, out
-    )
+    logits = np.repeat(inside, 3, axis=-1).astype(np.float32)
+    export_case(logits[None], prepared.geometry, mine, out)
     got = np.asarray(nib.load(out).dataobj)
     want = np.isin(np.asarray(nib.load(path).dataobj), (1, 2, 3))
     overlap = 2 * np.sum(want & (got == 3)) / (want.sum() + (got == 3).sum())

@@ -8,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
 
-from bmjax.inference.sliding import (
+from bmjax.inference.sliding import fold_logits, sliding_logits, stack_folds
+from bmjax.inference.windows import (
     SlidingWindow,
+    alike,
     gaussian,
     num_windows,
-    sliding_logits,
     window_starts,
 )
+
+FLIPPED = SlidingWindow(flips="all")
 
 
 def identity(image):
@@ -79,8 +82,7 @@ def test_a_constant_network_gives_a_constant(size, overlap, batch_size):
         np.zeros((*size, 1), np.float32),
         window=(8, 8, 8),
         num_classes=3,
-        overlap=overlap,
-        batch_size=batch_size,
+        settings=SlidingWindow(overlap=overlap, batch_size=batch_size),
     )
     np.testing.assert_allclose(logits, np.full((*size, 3), 2.0), rtol=1e-6)
 
@@ -94,8 +96,7 @@ def test_an_identity_network_returns_the_image(size, batch_size, flips):
         image,
         window=(8, 8, 8),
         num_classes=2,
-        batch_size=batch_size,
-        flips=flips,
+        settings=SlidingWindow(batch_size=batch_size, flips=flips),
     )
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, image, rtol=1e-5, atol=1e-5)
@@ -117,14 +118,14 @@ def test_flips_do_not_change_a_network_that_commutes_with_them(rng):
     image = rng.normal(size=(16, 16, 16, 1)).astype(np.float32)
     kwargs = {"window": (16, 16, 16), "num_classes": 1}
     plain = sliding_logits(smooth, image, **kwargs)
-    flipped = sliding_logits(smooth, image, flips="all", **kwargs)
+    flipped = sliding_logits(smooth, image, settings=FLIPPED, **kwargs)
     np.testing.assert_allclose(flipped, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_flips_are_the_mean_over_all_mirrored_copies(rng):
     image = rng.normal(size=(8, 8, 8, 1)).astype(np.float32)
     kwargs = {"window": (8, 8, 8), "num_classes": 1}
-    got = sliding_logits(shift, image, flips="all", **kwargs)
+    got = sliding_logits(shift, image, settings=FLIPPED, **kwargs)
     want = (np.roll(image, 1, axis=1) + np.roll(image, -1, axis=1)) / 2
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -132,7 +133,7 @@ def test_flips_are_the_mean_over_all_mirrored_copies(rng):
 def test_prediction_of_a_mirrored_volume_is_the_mirrored_prediction(rng):
     # starts 0, 4, 7, 10, 14 and an odd window: grid and weights are symmetric along y
     image = rng.normal(size=(16, 23, 16, 1)).astype(np.float32)
-    kwargs = {"window": (9, 9, 9), "num_classes": 1, "flips": "all"}
+    kwargs = {"window": (9, 9, 9), "num_classes": 1, "settings": FLIPPED}
     got = sliding_logits(shift, image[:, ::-1].copy(), **kwargs)[:, ::-1]
     want = sliding_logits(shift, image, **kwargs)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
@@ -143,13 +144,14 @@ def test_the_batch_size_does_not_change_the_logits(rng, batch_size):
     image = rng.normal(size=(20, 12, 9, 2)).astype(np.float32)
     kwargs = {"window": (8, 8, 8), "num_classes": 2}
     one = sliding_logits(smooth, image, **kwargs)
-    many = sliding_logits(smooth, image, batch_size=batch_size, **kwargs)
+    together = SlidingWindow(batch_size=batch_size)
+    many = sliding_logits(smooth, image, settings=together, **kwargs)
     np.testing.assert_allclose(many, one, rtol=1e-6, atol=1e-6)
 
 
 def test_devices_share_the_windows_and_change_nothing():
     image = np.random.default_rng(0).normal(size=(9, 14, 11, 2)).astype(np.float32)
-    kwargs = {"window": (8, 8, 8), "num_classes": 2, "flips": "all"}
+    kwargs = {"window": (8, 8, 8), "num_classes": 2, "settings": FLIPPED}
     one = sliding_logits(smooth, image, **kwargs)
     all_of_them = sliding_logits(smooth, image, devices=jax.devices(), **kwargs)
     np.testing.assert_array_equal(one, all_of_them)
@@ -198,8 +200,7 @@ def test_cases_of_other_shapes_compile_nothing_new(rng, flips):
                 image,
                 window=(8, 8, 8),
                 num_classes=1,
-                batch_size=2,
-                flips=flips,
+                settings=SlidingWindow(batch_size=2, flips=flips),
             )
             np.testing.assert_allclose(logits, image * (number + 1), rtol=1e-5)
             if number == 0:
@@ -245,10 +246,74 @@ def test_progress_counts_every_window():
     seen = []
     sliding_logits(
         identity,
-        np.zeros((16, 8, 8, 1), np.float32),
+        np.arange(16 * 8 * 8, dtype=np.float32).reshape(16, 8, 8, 1),
         window=(8, 8, 8),
         num_classes=1,
-        batch_size=2,
+        settings=SlidingWindow(batch_size=2),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 3), (3, 3)]
+
+
+def scaled(params, windows):
+    return windows * params["scale"] + params["offset"]
+
+
+def folds(*pairs):
+    return [
+        Partial(scaled, {"scale": np.float32(a), "offset": np.float32(b)})
+        for a, b in pairs
+    ]
+
+
+@pytest.mark.parametrize("flips", ["none", "all"])
+def test_stacked_folds_give_the_mean_of_the_folds_and_each_of_them(rng, flips):
+    image = rng.normal(size=(9, 12, 10, 2)).astype(np.float32)
+    networks = folds((1, 0), (2, 3), (-4, 1))
+    kwargs = {"window": (8, 8, 8), "num_classes": 2}
+    kwargs["settings"] = SlidingWindow(flips=flips)
+    each = [sliding_logits(network, image, **kwargs) for network in networks]
+    stacked = stack_folds(networks)
+    apart = fold_logits(stacked, image, num_folds=3, **kwargs)
+    np.testing.assert_allclose(apart, np.stack(each), rtol=1e-5, atol=1e-5)
+    mean = sliding_logits(stacked, image, num_folds=3, **kwargs)
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-5, atol=1e-5)
+
+
+def test_folds_of_other_functions_are_not_stacked():
+    with pytest.raises(ValueError, match="parameters of one function"):
+        stack_folds([*folds((1, 0)), Partial(lambda p, x: x, {})])
+
+
+def test_windows_without_content_pass_the_network_once_and_change_nothing(rng):
+    image = np.full((40, 24, 24, 2), 3, np.float32)
+    image[:, :, :, 1] = -1
+    image[5:12, 4:10, 6:14] = rng.normal(size=(7, 6, 8, 2))
+    seen = []
+
+    def counted(windows):
+        jax.debug.callback(lambda x: seen.extend(x), windows)
+        return jnp.sin(windows) + jnp.arange(8.0)[None, :, None, None, None]
+
+    kwargs = {"window": (8, 8, 8), "num_classes": 2}
+    each = sliding_logits(
+        counted, image, settings=SlidingWindow(empty="each"), **kwargs
+    )
+    jax.effects_barrier()
+    assert len(seen) == num_windows((40, 24, 24), (8, 8, 8)) == 225
+    seen.clear()
+    once = sliding_logits(counted, image, **kwargs)
+    jax.effects_barrier()
+    constant = [x for x in seen if np.ptp(x, axis=(0, 1, 2)).max() == 0]
+    assert len(constant) == 1 and len(seen) < 100
+    # sums in another order
+    np.testing.assert_allclose(once, each, rtol=1e-5, atol=1e-5)
+
+
+def test_constants_of_another_height_are_told_apart():
+    volume = np.zeros((3, 2, 2, 1), np.float32)
+    volume[2] = 1
+    found = alike(volume, iter([(slice(z, z + 1),) * 3 for z in (0, 0, 1)]))
+    assert [len(same) for same in found] == [3]
+    places = [(slice(z, z + 1), slice(0, 2), slice(0, 2)) for z in range(3)]
+    assert [len(same) for same in alike(volume, iter(places))] == [2, 1]

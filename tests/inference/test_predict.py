@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from exams import (
     CHANNELS,
+    FLAT,
     PLAN,
     apply,
     expected,
@@ -194,16 +195,8 @@ def test_cases_of_any_size_share_one_compilation(tmp_path):
 
 
 def test_a_2d_plan_predicts_every_slice(tmp_path):
-    plan = replace(
-        PLAN,
-        spacing_mm=(1.0, 1.0),
-        patch_size=(8, 8),
-        strides=((1, 1), (2, 2)),
-        kernel_sizes=((3, 3),) * 2,
-        median_size=(16, 16),
-    )
     thick = write_case(tmp_path, "A-001", affine=np.diag([1.0, 1.0, 5.0, 1.0]))
-    (result,) = predict_cases(network(), [thick], plan, tmp_path / "out")
+    (result,) = predict_cases(network(), [thick], FLAT, tmp_path / "out")
     assert result.error is None
     np.testing.assert_array_equal(labels_of(result.path), expected((20, 18, 16)))
 

@@ -1,6 +1,7 @@
 """The public references: imported when the first parity test runs, one thread each."""
 
 import importlib
+from functools import partial
 
 import jax
 import pytest
@@ -47,3 +48,26 @@ def double_losses(monkeypatch):
         "forward",
         lambda self, logits, targets: forward(self, logits, targets.to(logits.dtype)),
     )
+
+
+class _Single:
+    """torch, but what asks for float16 by name gets float32."""
+
+    def __init__(self, torch):
+        self.torch = torch
+        self.half = torch.float32
+
+    def __getattr__(self, name):
+        return getattr(self.torch, name)
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """nnU-Net's predictor adds up in float32, where it would in float16."""
+    torch = importlib.import_module("torch")
+    nnunet = importlib.import_module("nnunetv2.inference.sliding_window_prediction")
+    module = importlib.import_module("nnunetv2.inference.predict_from_raw_data")
+    monkeypatch.setattr(module, "torch", _Single(torch))
+    weights = partial(nnunet.compute_gaussian, dtype=torch.float32)
+    weights.cache_clear = nnunet.compute_gaussian.cache_clear
+    monkeypatch.setattr(module, "compute_gaussian", weights)

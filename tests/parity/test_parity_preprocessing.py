@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from bmjax.data import nifti
 from bmjax.data.cases import Case
+from bmjax.data.geometry import restore_axes, uncrop
 from bmjax.data.normalise import normalise
 from bmjax.data.preprocess import preprocess
-from bmjax.inference.export import native_labels
+from bmjax.inference.export import cropped_labels
 from bmjax.planning.nnunet import NORMALIZATIONS, plan_from_nnunet, read_plan
 
 pytestmark = [
@@ -159,7 +160,8 @@ def test_logits_are_exported_as_nnunet_does(tmp_path, real_cases, rng, spacing_m
         facts,
         num_threads_torch=1,
     )
-    got = native_labels(logits, ours.geometry, plan)
+    labels = cropped_labels(logits[None], ours.geometry, plan)
+    got = uncrop(restore_axes(labels, ours.geometry), ours.geometry)
     for value in range(4):
         assert dice(got == value, want == value) >= 0.9999, value
 
