@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 import bmjax
-from bmjax.cli import data, results, studies, training, whole
+from bmjax.cli import data, results, training, whole
 from bmjax.cli.output import FAILED, OK, USAGE, complain
 from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[..., int]] = {
     **{"train": training.train_from(None), "predict": results.predict},
     "preview": training.preview_from(None),
     **{"evaluate": results.evaluate, "graft": training.graft},
-    **{"report": results.report, "study": studies.study, "bench": whole.bench},
+    **{"report": results.report, "study": whole.study, "bench": whole.bench},
 }
 
 _OF_CONFIG = {"train": training.train_from, "preview": training.preview_from}
@@ -45,7 +45,7 @@ def _run(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         return whole.bench(argv[1:])  # its flags are those of the suite
     if argv[:1] == ["study"]:
-        return studies.study(argv[1:])  # it has verbs of its own
+        return whole.study(argv[1:])  # it has verbs of its own
     if argv[:1] in (["train"], ["preview"], ["predict"], ["demo"]):
         use_cache()
         return_memory()
