@@ -122,6 +122,58 @@ def transfer(
     return OK
 
 
+def review(
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR")],
+    /,
+    *,
+    out: Path | None = None,
+    num_models: int = 2,
+    blind: bool = False,
+    seed: int = 0,
+    collect: tuple[Path, ...] = (),
+) -> int:
+    """Lay out test cases for expert readers in 3D Slicer, and collect their forms.
+
+    Args:
+      folder: workdir of `bmjax study transfer`; with --collect, the folder that the
+        readers were given.
+      out: folder for the readers; DIR/review if not given.
+      num_models: how many of the fine-tuned models to show, the best ones.
+      blind: call the predictions A and B, in another order for each case; the key is
+        kept beside the folder.
+      seed: of that order.
+      collect: filled forms, to merge; prints weighted kappa between the readers.
+    """
+    from bmjax.study.agreement import collect_forms
+    from bmjax.study.review import write_review
+
+    if collect:
+        found = collect_forms(folder, collect)
+        for row in found.agreement:
+            print_result(
+                f"{row['first']} and {row['second']}, {row['question']}: weighted "
+                f"kappa {row['weighted_kappa']:.3f} of {row['n']}"
+            )
+        for row in found.grades:
+            print_result(
+                f"{row['method']}, {row['question']}: mean {row['mean']:.2f} "
+                f"of {row['n']}"
+            )
+        return OK
+    made = write_review(
+        folder,
+        out or folder / "review",
+        num_models=num_models,
+        is_blinded=blind,
+        seed=seed,
+    )
+    print_result(
+        f"{made.out}: {len(made.cases)} cases, {len(made.methods)} predictions each; "
+        f"key: {made.key}"
+    )
+    return OK
+
+
 def print_forecast(stages: Sequence[Any]) -> None:
     """A line for each stage, and the sums."""
     table = Table(box=None)
@@ -176,6 +228,7 @@ def _this_command() -> list[str]:
 VERBS: dict[str, Callable[..., int]] = {
     "transfer": transfer,
     "statistics": statistics,
+    "review": review,
 }
 
 

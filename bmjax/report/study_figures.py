@@ -144,7 +144,7 @@ def _draw_means(
 def _figure(
     draw: Draw, *, num_panels: int, alt: str, caption: str, stem: Path | None
 ) -> page.Figure:
-    size_in = (3.1 * num_panels + 0.4, 3.1) if num_panels > 1 else (6.6, 3.3)
+    size_in = (3.1 * num_panels + 0.4, 3.1) if num_panels > 1 else (5.0, 3.1)
     pictures: dict[str, bytes] = {}
     for theme in THEMES:
         with house_style(theme):

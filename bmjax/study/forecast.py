@@ -6,17 +6,20 @@ operations of the compiled step over a throughput that the reader gives.
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan
+from bmjax.preparation import plan as make_plan
 from bmjax.report.sources import read_records
+from bmjax.study.cohorts import write_manifest
 from bmjax.study.stages import Ledger, Stage, State
 from bmjax.study.transfer import Study
 from bmjax.training import initial_state, make_train_step
@@ -83,13 +86,29 @@ def look_ahead(study: Study, ledger: Ledger, *, tflops: float | None) -> list[Ah
       tflops: throughput to reckon with where nothing was timed [10^12 operations a
         second], as it is reached, not as it is advertised.
     """
-    plan = study.known_plan()
-    flop: dict[str, float] = {}
-    if plan is not None:
-        for model in study.recipes:
-            flop[model] = step_flop(study.experiment("scratch", model, 0), plan)
+    plan = study.known_plan() or _foreseen_plan(study)
+    flop = {
+        model: step_flop(study.experiment("scratch", model, 0), plan)
+        for model in study.recipes
+    }
     timed = {model: _timed_ms(study, model) for model in study.recipes}
     return [_ahead(stage, ledger, flop, timed, tflops) for stage in study.stages]
+
+
+def _foreseen_plan(study: Study) -> Plan:
+    """The plan that preparing will make; nothing is kept of it."""
+    what = study.what
+    name: Literal["source", "target"] = "source" if what.plan == "source" else "target"
+    cases = study.source_cases if name == "source" else study.held.train
+    data = replace(getattr(what, f"{name}_data"), allow_outside=True)
+    with TemporaryDirectory() as folder:
+        raw = write_manifest(Path(folder), "train", cases, getattr(what, name))
+        found = make_plan(raw, data=data).plan
+    return replace(
+        found,
+        patch_size=what.patch_size or found.patch_size,
+        batch_size=what.batch_size or found.batch_size,
+    )
 
 
 def _ahead(

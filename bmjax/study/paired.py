@@ -9,6 +9,7 @@ and the matched-pairs rank-biserial correlation (Kerby 2014), -1 to 1.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -119,11 +120,9 @@ def signed_rank_p(gains: Float[np.ndarray, " n"]) -> tuple[float, float]:
     kept = gains[gains != 0]
     if not len(kept):
         return 1.0, 1.0
-    both, better = (
-        stats.wilcoxon(kept, alternative=alternative).pvalue
-        for alternative in ("two-sided", "greater")
-    )
-    return float(both), float(better)
+    both: Any = stats.wilcoxon(kept, alternative="two-sided")
+    better: Any = stats.wilcoxon(kept, alternative="greater")
+    return float(both.pvalue), float(better.pvalue)
 
 
 def rank_biserial(gains: Float[np.ndarray, " n"]) -> float:

@@ -109,8 +109,9 @@ def _greater(
         _finite(np.concatenate([method.values[column.name] for method in group]))
         for group in (first, second)
     ]
-    u, p = mann_whitney(*pooled)
+    u, p = mann_whitney(pooled[0], pooled[1])
     better = "greater" if column.is_higher_better else "less"
+    direction = stats.mannwhitneyu(pooled[0], pooled[1], alternative=better)
     return {
         "first": names[0],
         "second": names[1],
@@ -119,7 +120,7 @@ def _greater(
         "n_second": len(pooled[1]),
         "u": u,
         "p_greater": p,
-        "p_direction": float(stats.mannwhitneyu(*pooled, alternative=better).pvalue),
+        "p_direction": float(direction.pvalue),
     }
 
 

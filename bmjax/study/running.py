@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def perform_on_devices(
 
 
 def _ready(
-    ledger: Ledger, running: dict[str, object], failed: dict[str, Path]
+    ledger: Ledger, running: Mapping[str, object], failed: Mapping[str, Path]
 ) -> list[Stage]:
     return [
         stage

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from bmjax.runs import write_whole
+from bmjax.data import streams
 
 State = Literal["done", "begun", "todo", "changed"]
 
@@ -193,8 +193,7 @@ class Ledger:
                 fact, is_new = _facts(file), True
             facts[name] = fact
         if is_new:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(memory, json.dumps(known | facts))
+            _write_json(memory, known | facts)
         self._contents[path] = _digest([fact[2] for fact in facts.values()])
         return self._contents[path]
 
@@ -234,8 +233,7 @@ class Ledger:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def _write(self, stage: Stage, record: Mapping[str, Any]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._path(stage), json.dumps(record, indent=1))
+        _write_json(self._path(stage), record)
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
@@ -246,6 +244,10 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
         for path in folder.glob(pattern)
         if path.is_file() and not path.name.startswith(".")
     )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    streams.write_pieces(path, [json.dumps(value, indent=1).encode()])
 
 
 def _facts(path: Path) -> list[Any]:

@@ -331,7 +331,7 @@ def _groups(scores: Scores, by: str) -> list[Row]:
 
 def _mixed(scores: Scores) -> list[Row]:
     found = {column.name: mix(scores, column) for column in scores.columns}
-    rows = [
+    rows: list[Row] = [
         {"column": name} | asdict(mixed)
         for name, mixed in found.items()
         if mixed is not None

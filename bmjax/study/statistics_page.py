@@ -6,7 +6,7 @@ from typing import Any
 
 from bmjax.metrics.statistics import describe
 from bmjax.report import study_figures
-from bmjax.report.page import Block, Cell, Details, Page, Section, Table, Text
+from bmjax.report.page import Block, Cell, Details, Grid, Page, Section, Table, Text
 from bmjax.study.lesions import read_missed
 from bmjax.study.scores import MODEL_NAMES, START_NAMES, TITLES, Scores
 from bmjax.study.statistics import CAPTIONS, Statistics, columns_shown
@@ -93,10 +93,13 @@ def figures(scores: Scores, folder: Path, out: Path) -> tuple[Block, ...]:
                 stem=stem,
             )
         )
-    for region, missed in read_missed(folder, scores).items():
-        stem = out / f"missed_by_size_{region.lower()}"
-        made.append(study_figures.missed_figure(missed, region=region, stem=stem))
-    return tuple(made)
+    missed = tuple(
+        study_figures.missed_figure(
+            lost, region=region, stem=out / f"missed_by_size_{region.lower()}"
+        )
+        for region, lost in read_missed(folder, scores).items()
+    )
+    return (*made, Grid(blocks=missed)) if missed else tuple(made)
 
 
 def _panels(scores: Scores, metric: str) -> dict[str, dict[str, dict[str, Any]]]:

@@ -41,7 +41,7 @@ def write_transfer_report(study: Study) -> Path:
         title="Transfer study",
         subtitle=statistics_page.subtitle(scores),
         sections=(
-            Section(title="Design", blocks=(_design(study), *_warnings(study))),
+            Section(title="Design", blocks=(_design(study), *_notes(study))),
             Section(title="Pre-training, cross-validated", blocks=_crossval(study)),
             sections.curves_section(_records(study)),
             Section(
@@ -95,7 +95,7 @@ def _design(study: Study) -> Facts:
     )
 
 
-def _warnings(study: Study) -> list[Block]:
+def _notes(study: Study) -> list[Block]:
     made: list[Block] = []
     if study.what.plan == "target" and not study.what.keep_source_normalization:
         text = (
@@ -104,7 +104,7 @@ def _warnings(study: Study) -> list[Block]:
             "zeros around the brain enter mean and spread. "
             "--keep-source-normalization keeps the source's own."
         )
-        made.append(Text(text=text, kind="warning"))
+        made.append(Text(text=text))
     return made
 
 
