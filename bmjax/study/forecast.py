@@ -2,9 +2,12 @@
 
 Hours are those of this machine where a run of the study has been timed; otherwise the
 operations of the compiled step over a throughput that the reader gives.
+
+python -m bmjax.study.forecast PLAN    the three recipes on a plan, without any data
 """
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +18,17 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from bmjax.data.plan_files import load_plan
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan
 from bmjax.preparation import plan as make_plan
 from bmjax.report.sources import read_records
 from bmjax.study.cohorts import write_manifest
+from bmjax.study.recipes import RECIPES
 from bmjax.study.stages import Ledger, Stage, State
 from bmjax.study.transfer import Study
 from bmjax.training import initial_state, make_train_step
+from bmjax.training.memory import StepMemory, estimate_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +101,19 @@ def look_ahead(study: Study, ledger: Ledger, *, tflops: float | None) -> list[Ah
     return [_ahead(stage, ledger, flop, timed, tflops) for stage in study.stages]
 
 
+def step_memory(experiment: Experiment, plan: Plan) -> StepMemory:
+    """The liveness estimate of the memory of one training step."""
+    spec = experiment.resolve(plan)
+    return estimate_step(
+        model=spec.model,
+        loss=spec.loss,
+        optimizer=spec.optimizer.transformation(),
+        regions=plan.regions,
+        size=(spec.data.batch_size or plan.batch_size, *(spec.data.patch_size or ())),
+        num_channels=len(plan.channels),
+    )
+
+
 def _foreseen_plan(study: Study) -> Plan:
     """The plan that preparing will make; nothing is kept of it."""
     what = study.what
@@ -155,3 +174,16 @@ def _logs(study: Study, model: str) -> Sequence[Path]:
 
 def _as_it_is(image: Any, labels: Any, *, keys: Any) -> tuple[Any, Any]:
     return image, labels
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print operations and memory of a step of each recipe on a plan."""
+    plan = load_plan(Path(argv[0]))
+    for name, recipe in RECIPES.items():
+        tflop = step_flop(recipe(), plan) / 1e12
+        memory = step_memory(recipe(), plan).total / 2**30
+        print(f"{name}: {tflop:.3f} TFLOP, {memory:.1f} GiB a step in float32")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,7 +1,7 @@
 """The page of a transfer study: design, cohorts, curves, results, cases."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bmjax import __version__
@@ -21,7 +21,7 @@ from bmjax.study import statistics_page
 from bmjax.study.challenging import mark_cases
 from bmjax.study.lesions import missed_by_all
 from bmjax.study.ranking import rank_methods
-from bmjax.study.scores import Method, Scores, read_scores
+from bmjax.study.scores import REGIONS, Method, Scores, read_scores
 from bmjax.study.statistics import make_statistics
 from bmjax.study.tables import show
 from bmjax.study.transfer import Study
@@ -51,7 +51,9 @@ def write_transfer_report(study: Study) -> Path:
                 ),
             ),
             *statistics_page.sections(found),
-            Section(title="Lesions that every method missed", blocks=_lost(study)),
+            Section(
+                title="Lesions that every method missed", blocks=_lost(study, scores)
+            ),
             sections.cases_section(_cases(study, scores, chosen)),
             Section(
                 title="Definitions",
@@ -143,11 +145,9 @@ def _records(study: Study) -> dict[str, list[dict]]:
     }
 
 
-def _lost(study: Study) -> tuple[Block, ...]:
-    scores = read_scores(study.workdir / "scores")
+def _lost(study: Study, scores: Scores) -> tuple[Block, ...]:
     rows = missed_by_all(study.workdir / "scores", scores)
     names = ("case", "region", "volume_mm3", "diameter_mm")
-    places = ("centre_x_mm", "centre_y_mm", "centre_z_mm")
     if not rows:
         return (Text(text="None: each lesion was found by one method at least."),)
     rows.sort(key=lambda row: (row["case"], row["region"], float(row["volume_mm3"])))
@@ -157,7 +157,7 @@ def _lost(study: Study) -> tuple[Block, ...]:
             (
                 *(Cell(text=row[name], is_number=False) for name in names[:2]),
                 *(Cell(text=f"{float(row[name]):.1f}") for name in names[2:]),
-                Cell(text=", ".join(f"{float(row[p]):.0f}" for p in places)),
+                Cell(text=_place(row)),
             )
             for row in rows
         ),
@@ -169,6 +169,7 @@ def _lost(study: Study) -> tuple[Block, ...]:
 def _cases(study: Study, scores: Scores, chosen: Sequence[Method]) -> list[CaseSources]:
     """The most challenging test cases, with the predictions of the best methods."""
     by_id = {case.id: case for case in study.held.test}
+    lost = missed_by_all(study.workdir / "scores", scores)
     shown = []
     for case_id, marks in list(mark_cases(scores).items())[:_NUM_CASES]:
         case = by_id[case_id]
@@ -190,10 +191,31 @@ def _cases(study: Study, scores: Scores, chosen: Sequence[Method]) -> list[CaseS
                     for method in chosen
                 },
                 scores=dice,
-                facts=(("marks as challenging", str(marks)), *case.columns.items()),
+                facts=(
+                    ("marks as challenging", str(marks)),
+                    *_lost_facts([row for row in lost if row["case"] == case_id]),
+                    *case.columns.items(),
+                ),
             )
         )
     return shown
+
+
+def _lost_facts(lost: Sequence[Mapping[str, str]]) -> tuple[tuple[str, str], ...]:
+    """How many lesions of each region no method found, and where."""
+    return tuple(
+        (
+            f"{region} lesions that all missed",
+            f"{len(own)}, at {'; '.join(map(_place, own))} mm",
+        )
+        for region in REGIONS
+        if (own := [row for row in lost if row["region"] == region])
+    )
+
+
+def _place(row: Mapping[str, str]) -> str:
+    """The centre of a lesion, RAS+ [mm]."""
+    return ", ".join(f"{float(row[f'centre_{axis}_mm']):.0f}" for axis in "xyz")
 
 
 def _predicted(study: Study, method: Method) -> Path:

@@ -35,6 +35,11 @@ COLUMNS = {
     "Predicted_volume": "predicted_ml",
 }
 
+_ALIGNED = (
+    *("channels", "orientation", "spacing_mm", "patch_size"),
+    *("features", "strides", "kernel_sizes"),
+)
+
 
 def prepare_store(study: "Study", name: str, follows: bool, console: Console) -> None:
     """Prepare the source or the target's training cases.
@@ -80,7 +85,14 @@ def prepare_store(study: "Study", name: str, follows: bool, console: Console) ->
 def train_run(
     study: "Study", part: str, model: str, fold: int | str, console: Console
 ) -> None:
-    """Pre-train, fine-tune, or train from scratch."""
+    """Pre-train, fine-tune, or train from scratch.
+
+    Raises:
+      ValueError: a store that was given is not aligned with the other data set.
+      Stopped: asked to stop, with everything saved.
+    """
+    if study.what.plan != "native":
+        require_aligned(*(study.store(name) for name in ("source", "target")))
     origin = None
     if part == "finetune" and isinstance(fold, int):
         origin = Origin(
@@ -96,6 +108,25 @@ def train_run(
     )
     if not done.is_finished:
         raise Stopped(f"{part}/{model}: stopped at step {done.step}, all is saved")
+
+
+def require_aligned(source: Path, target: Path) -> None:
+    """Refuse stores whose plans give other networks or grids.
+
+    Raises:
+      ValueError: names what differs.
+    """
+    ours, theirs = load_plan(source), load_plan(target)
+    differ = [
+        f"{name} {getattr(ours, name)} and {getattr(theirs, name)}"
+        for name in _ALIGNED
+        if getattr(ours, name) != getattr(theirs, name)
+    ]
+    if differ:
+        raise ValueError(
+            f"{source} and {target}: their plans differ in {'; '.join(differ)}; give "
+            "raw data, which is then prepared by the same plan, or --plan native"
+        )
 
 
 def write_cross_validation(study: "Study", console: Console) -> None:

@@ -15,8 +15,26 @@ from bmjax.study.phantoms import draw_cohorts
 from bmjax.study.recipes import RECIPES, find_recipes
 from bmjax.study.stages import Ledger
 from bmjax.study.transfer import Study, Transfer
+from bmjax.study.transfer_stages import require_aligned
 
 TINY = str(Path(__file__).with_name("tiny_net.py"))
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """The files of four source and seven target cases, which hold nothing."""
+    folder = tmp_path_factory.mktemp("named")
+    for name, start, count in (("source", "MET", 4), ("target", "SBT", 7)):
+        rows = ["case,patient,t1c,t1n,t2f,t2w,labels,primary"]
+        for i in range(count):
+            files = [f"{start}-{i}-{kind}.nii.gz" for kind in (*"abcd", "seg")]
+            rows.append(",".join([f"{start}-{i}", f"{start}{i}", *files, "lung"]))
+            for file in files:
+                path = folder / name / file
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+        (folder / name / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +52,10 @@ def cohorts(tmp_path_factory):
 
 
 @pytest.fixture
-def what(cohorts):
+def what(named):
     return Transfer(
-        source=cohorts / "source",
-        target=cohorts / "target",
+        source=named / "source",
+        target=named / "target",
         models=(TINY,),
         folds=2,
         num_test=3,
@@ -51,10 +69,7 @@ def what(cohorts):
 
 
 def test_the_papers_study_is_one_and_a_half_million_steps(what, tmp_path):
-    paper = dataclasses.replace(
-        Transfer(source=what.source, target=what.target), num_test=2, folds=5
-    )
-    paper = dataclasses.replace(paper, num_test=3)
+    paper = Transfer(source=what.source, target=what.target, num_test=3)
     stages = Study(paper, tmp_path).stages
     assert sum(stage.num_steps for stage in stages) == 1_500_000
     trained = [stage.name for stage in stages if stage.num_steps]
@@ -117,13 +132,13 @@ def test_a_longer_fine_tuning_leaves_the_pre_training_as_it_is(what, tmp_path):
     }
 
 
-def test_patients_are_on_one_side_only(cohorts, what, tmp_path):
-    held = hold_out(cohorts / "target", data=what.target_data, num_test=3)
+def test_patients_are_on_one_side_only(named, what, tmp_path):
+    held = hold_out(named / "target", data=what.target_data, num_test=3)
     assert len(held.test) == 3
     assert not {c.id for c in held.train} & {c.id for c in held.test}
-    again = hold_out(cohorts / "target", data=what.target_data, num_test=3)
+    again = hold_out(named / "target", data=what.target_data, num_test=3)
     assert again == held
-    leaky = dataclasses.replace(what, source=cohorts / "target")
+    leaky = dataclasses.replace(what, source=named / "target")
     with pytest.raises(ValueError, match="among the source's cases and among the test"):
         Study(leaky, tmp_path)
 
@@ -143,9 +158,9 @@ def test_what_cannot_be_studied_is_refused(what, tmp_path, changes, complaint):
         _ = Study(dataclasses.replace(what, **changes), tmp_path).stages
 
 
-def test_a_manifest_gives_the_same_cases_back(cohorts, what, tmp_path):
-    held = hold_out(cohorts / "target", data=what.target_data, num_test=3)
-    path = write_manifest(tmp_path, "test", held.test, cohorts / "target")
+def test_a_manifest_gives_the_same_cases_back(named, what, tmp_path):
+    held = hold_out(named / "target", data=what.target_data, num_test=3)
+    path = write_manifest(tmp_path, "test", held.test, named / "target")
     again = read_manifest(path, what.target_data)
     assert [case.id for case in again] == [case.id for case in held.test]
     assert [case.columns for case in again] == [case.columns for case in held.test]
@@ -154,6 +169,24 @@ def test_a_manifest_gives_the_same_cases_back(cohorts, what, tmp_path):
         for a, b in zip(again, held.test, strict=True)
         for c in a.images
     )
+
+
+def test_a_store_is_taken_as_it_is(what, tmp_path, phantom_store):
+    study = Study(dataclasses.replace(what, source=phantom_store), tmp_path)
+    found = {stage.name: stage for stage in study.stages}
+    assert "prepare/source" not in found
+    assert study.store("source") == phantom_store
+    stage = found["pretrain/tiny_net/fold_0"]
+    assert stage.needs == () and len(stage.inputs) == 4
+    with pytest.raises(ValueError, match="a store has no test cases; give them with"):
+        Study(dataclasses.replace(what, target=phantom_store), tmp_path)
+
+
+def test_stores_of_other_plans_are_refused(phantom_store, brats_plan, tmp_path):
+    require_aligned(phantom_store, phantom_store)
+    (tmp_path / "plan.json").write_text(json.dumps(brats_plan.to_dict()))
+    with pytest.raises(ValueError, match=r"differ in .*spacing_mm .*--plan native"):
+        require_aligned(phantom_store, tmp_path)
 
 
 def test_operations_of_a_step_are_counted(brats_plan):
