@@ -17,6 +17,6 @@ def experiment() -> Experiment:
         ),
         loss=losses.TverskyBCE(),
         data=Loader(p_lesion=0.67),
-        optimizer=Optimizer(name="sgd", peak_lr=1e-2, num_epochs=20, epoch_steps=20),
+        optimizer=Optimizer(name="adam", peak_lr=2e-3, num_epochs=20, epoch_steps=20),
         fit=Fit(validate_every=100, num_val_batches=4, checkpoint_every=100),
     )

@@ -164,7 +164,7 @@ def detectable_gain(
 
 def conclude(found: Paired, *, digits: int = 3, unit: str = "") -> str:
     """What this comparison shows and what it does not, in plain words."""
-    if found.n < 2 or math.isnan(found.gain):
+    if found.n < 3 or math.isnan(found.ci95_low):
         return f"Nothing can be said: the scores are defined in {found.n} cases."
 
     def text(value: float) -> str:

@@ -77,9 +77,10 @@ def perform_on_devices(
                 del running[name]
                 free.append(device)
                 is_stopped |= code == STOPPED
-                if code not in (0, STOPPED):
+                is_done = code == 0 and ledger.state(ledger.stages[name]) == "done"
+                if not is_done and code != STOPPED:
                     failed[name] = _log(logs, name)
-                console.print(f"{name}: {'done' if code == 0 else f'ended ({code})'}")
+                console.print(f"{name}: {'done' if is_done else f'ended ({code})'}")
             if asked:
                 is_stopped = True
                 for process, _ in running.values():

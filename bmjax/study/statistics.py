@@ -18,6 +18,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from bmjax import report
 from bmjax.data import streams
 from bmjax.metrics.statistics import describe
 from bmjax.study import published
@@ -232,10 +233,8 @@ def write_statistics(
             )
     text = "\n".join(found.sentences)
     streams.write_pieces(out / "sentences.txt", [text.encode() + b"\n"])
-    from bmjax import report
-
     if report.can_draw():
-        from bmjax.study.statistics_page import write_page
+        from bmjax.study.statistics_page import write_page  # needs matplotlib
 
         write_page(found, Path(folder), out)
     return found

@@ -259,7 +259,14 @@ class Study:
         return {"needs": (f"prepare/{name}",)}
 
     def _pretraining(self, model: str, fold: int | str) -> Stage:
-        return self._trained("pretrain", model, fold, self._of_store("source"))
+        depends = self._of_store("source")
+        if self.what.plan != "native":  # the plans are compared before it
+            both = (
+                *depends.get("needs", ()),
+                *self._of_store("target").get("needs", ()),
+            )
+            depends = {**depends, "needs": both}
+        return self._trained("pretrain", model, fold, depends)
 
     def _training(self, part: str, model: str, fold: int) -> Stage:
         depends = self._of_store("target")

@@ -91,7 +91,7 @@ def train_run(
       ValueError: a store that was given is not aligned with the other data set.
       Stopped: asked to stop, with everything saved.
     """
-    if study.what.plan != "native":
+    if part == "pretrain" and study.what.plan != "native":
         require_aligned(*(study.store(name) for name in ("source", "target")))
     origin = None
     if part == "finetune" and isinstance(fold, int):

@@ -139,6 +139,12 @@ def test_two_infinite_distances_are_equal():
     assert (found.num_better, found.num_worse, found.p) == (0, 0, 1.0)
 
 
+def test_nothing_is_said_of_too_few_defined_scores():
+    first = np.array([0.5, 0.6, np.nan, np.nan])
+    text = conclude(compare(first, first - 0.1, is_higher_better=True))
+    assert text == "Nothing can be said: the scores are defined in 2 cases."
+
+
 def test_undefined_scores_lower_n():
     first = np.array([0.5, np.nan, 0.7, 0.8, 0.9])
     found = compare(first, first - 0.1, is_higher_better=True)

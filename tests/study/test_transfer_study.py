@@ -177,7 +177,7 @@ def test_a_store_is_taken_as_it_is(what, tmp_path, phantom_store):
     assert "prepare/source" not in found
     assert study.store("source") == phantom_store
     stage = found["pretrain/tiny_net/fold_0"]
-    assert stage.needs == () and len(stage.inputs) == 4
+    assert stage.needs == ("prepare/target",) and len(stage.inputs) == 4
     with pytest.raises(ValueError, match="a store has no test cases; give them with"):
         Study(dataclasses.replace(what, target=phantom_store), tmp_path)
 
