@@ -12,4 +12,4 @@ exec "$python" -m bmjax study transfer --workdir "$workdir/study" \
   --source "$workdir/raw/source" --target "$workdir/raw/target" --num-test 6 --folds 2 \
   --models configs/phantom_{default,tverskybce,segresnet}.py \
   --spacing-mm 3 3 3 --patch-size 32 32 32 --batch-size 2 \
-  --pretrain-epochs 30 --finetune-epochs 12 --by primary "$@"
+  --pretrain-epochs 30 --finetune-epochs 12 "$@"

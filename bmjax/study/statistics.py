@@ -68,8 +68,6 @@ _PAIRED = {
     "second": "Second",
     "column": "Score",
     "n": "n",
-    "mean_first": "Mean, first",
-    "mean_second": "Mean, second",
     "gain": "Gain",
     "ci95_low": "CI low",
     "ci95_high": "CI high",

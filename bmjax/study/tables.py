@@ -59,7 +59,7 @@ def write_latex(
 
 
 def show(value: Any) -> str:
-    """A value for readers: three decimals, four digits where it is small."""
+    """A value for readers: three decimals, more where those would hide it."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ""}[value]
     if not isinstance(value, float):
@@ -70,7 +70,7 @@ def show(value: Any) -> str:
         return "inf"
     if 0 < abs(value) < 0.001:
         return f"{value:.2g}"
-    return f"{value:.3f}"
+    return f"{value:.5f}" if 0.999 < value < 1 else f"{value:.3f}"
 
 
 def escape(text: str) -> str:

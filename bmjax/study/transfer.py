@@ -70,7 +70,8 @@ class Transfer:
       spacing_mm: of the plan, instead of what is planned, z y x.
       patch_size: likewise.
       batch_size: likewise.
-      by: column of the target's manifest to group results by, such as primary.
+      by: column of the target's manifest to group results by; none: `primary`, where
+        the test cases have it.
       seed: of the networks, their patches, and the bootstrap.
     """
 
@@ -152,6 +153,14 @@ class Study:
             store = Store(self.what.source)
             return [store.case(case).source for case in store.ids]
         return read_cases(self.what.source, self.what.source_data)
+
+    @property
+    def by(self) -> str:
+        """Column to group results by; empty for none."""
+        if self.what.by:
+            return self.what.by
+        is_known = all("primary" in case.columns for case in self.held.test)
+        return "primary" if is_known else ""
 
     def store(self, name: str) -> Path:
         """Where `source` or `target` is prepared."""
@@ -333,7 +342,7 @@ class Study:
                 outputs=(scored,),
                 results=("cases.csv", "lesions.csv"),
                 needs=(f"predict/{where}",),
-                settings={"by": self.what.by},
+                settings={"by": self.by},
             ),
         ]
 
@@ -358,7 +367,7 @@ class Study:
                 outputs=(statistics, self.workdir / "published"),
                 results=("*.csv",),
                 needs=("scores",),
-                settings={"by": self.what.by, "seed": self.what.seed},
+                settings={"by": self.by, "seed": self.what.seed},
             ),
             Stage(
                 name="report",

@@ -34,7 +34,7 @@ def write_transfer_report(study: Study) -> Path:
     """Write WORKDIR/report.html from what the stages before it left."""
     folder = study.workdir / "scores"
     scores = read_scores(folder)
-    found = make_statistics(scores, by=study.what.by, seed=study.what.seed)
+    found = make_statistics(scores, by=study.by, seed=study.what.seed)
     best = rank_methods(scores)[:_NUM_METHODS]
     chosen = [scores.methods[ranked.index] for ranked in best]
     page = Page(

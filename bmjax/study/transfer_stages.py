@@ -190,7 +190,7 @@ def evaluate_test(study: "Study", predicted: Path, out: Path, console: Console) 
             predicted,
             study.held.test,
             out=out,
-            by=(study.what.by,) if study.what.by else (),
+            by=(study.by,) if study.by else (),
             progress=tick,
         )
     if not found.ok:
@@ -225,7 +225,7 @@ def write_both_statistics(study: "Study", console: Console) -> None:
     """The right statistics, and those of the paper."""
     scores = study.workdir / "scores"
     write_statistics(
-        scores, study.workdir / "statistics", by=study.what.by, seed=study.what.seed
+        scores, study.workdir / "statistics", by=study.by, seed=study.what.seed
     )
     write_statistics(scores, study.workdir / "published", as_published=True)
 

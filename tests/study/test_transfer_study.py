@@ -64,7 +64,6 @@ def what(named):
         spacing_mm=(6.0, 6.0, 6.0),
         patch_size=(16, 16, 16),
         batch_size=2,
-        by="primary",
     )
 
 
@@ -189,6 +188,16 @@ def test_stores_of_other_plans_are_refused(phantom_store, brats_plan, tmp_path):
         require_aligned(phantom_store, tmp_path)
 
 
+def test_results_are_grouped_by_the_primary_tumour_where_it_is_known(what, tmp_path):
+    assert Study(what, tmp_path).by == "primary"
+    assert Study(dataclasses.replace(what, by="scanner"), tmp_path).by == "scanner"
+    manifest = what.target / "manifest.csv"
+    text = manifest.read_text()
+    manifest.write_text(text.replace("primary", "organ"))
+    assert Study(what, tmp_path).by == ""
+    manifest.write_text(text)
+
+
 def test_operations_of_a_step_are_counted(brats_plan):
     small, large = (
         step_flop(
@@ -217,7 +226,7 @@ def _command(cohorts, workdir):
         *(sys.executable, "-m", "bmjax", "study", "transfer"),
         *("--workdir", str(workdir), "--models", TINY),
         *("--source", str(cohorts / "source"), "--target", str(cohorts / "target")),
-        *("--folds", "2", "--num-test", "3", "--by", "primary"),
+        *("--folds", "2", "--num-test", "3"),
         *("--pretrain-epochs", "2", "--finetune-epochs", "1"),
         *("--spacing-mm", "6", "6", "6", "--patch-size", "16", "16", "16"),
         *("--batch-size", "2"),
@@ -253,6 +262,8 @@ def test_the_whole_study_survives_kills_and_runs_from_one_command(cohorts, tmp_p
     page = (workdir / "report.html").read_text()
     assert "tiny_net fine-tuned against tiny_net from scratch, Dice WT" in page
     assert "fold k begins with the source&#x27;s fold k" in page
+    groups = (workdir / "statistics" / "groups.csv").read_text()
+    assert groups.startswith("group,method,column")
     table = (workdir / "crossvalidation" / "table.csv").read_text()
     assert table.count("\n") == 1 + 9
     grafted = (workdir / "finetune" / "tiny_net" / "fold_1" / "graft.txt").read_text()
