@@ -40,6 +40,7 @@ def write_page(found: Statistics, folder: Path, out: Path) -> Path:
         title="Statistics of a study",
         subtitle=subtitle(found.scores),
         sections=(
+            summary(found),
             Section(title="Figures", blocks=figures(found.scores, folder, out)),
             *sections(found),
         ),
@@ -54,6 +55,14 @@ def subtitle(scores: Scores) -> str:
         f"{len(scores.methods)} methods on {len(scores.cases)} test cases: "
         f"{', '.join(method.title for method in scores.methods)}"
     )
+
+
+def summary(found: Statistics) -> Section:
+    """What the Dice of each model says about the two starts, first of all."""
+    dice = {c.name for c in found.scores.columns if c.metric == "dice"}
+    rows = [row for row in found.tables.get("starts", []) if row["column"] in dice]
+    texts = tuple(Text(text=row["sentence"]) for row in rows)
+    return Section(title="In short", blocks=texts)
 
 
 def sections(found: Statistics) -> tuple[Section, ...]:

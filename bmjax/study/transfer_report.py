@@ -41,6 +41,7 @@ def write_transfer_report(study: Study) -> Path:
         title="Transfer study",
         subtitle=statistics_page.subtitle(scores),
         sections=(
+            statistics_page.summary(found),
             Section(title="Design", blocks=(_design(study), *_notes(study))),
             Section(title="Pre-training, cross-validated", blocks=_crossval(study)),
             sections.curves_section(_records(study)),
