@@ -99,7 +99,7 @@ class Ledger:
         needs = {name: self._results_digest(name) for name in stage.needs}
         if None in needs.values():
             return None
-        inputs = {str(path): self._content(path) for path in stage.inputs}
+        inputs = [self._content(path) for path in stage.inputs]
         return _digest({"settings": stage.settings, "needs": needs, "inputs": inputs})
 
     def seconds(self, stage: Stage) -> float | None:
@@ -153,7 +153,7 @@ class Ledger:
         return self._finished[name]
 
     def _files(self, stage: Stage) -> dict[str, list[Any]]:
-        """Size, time and hash of each result, by its path."""
+        """Size, time and hash of each result, by its path from the records."""
         found = {}
         for pattern in stage.results:
             paths = [
@@ -164,13 +164,14 @@ class Ledger:
                     f"{stage.name}: made no {pattern} in "
                     f"{', '.join(map(str, stage.outputs))}"
                 )
-            found |= {str(path): _facts(path) for path in sorted(paths)}
+            for path in sorted(paths):
+                found[os.path.relpath(path, self._folder)] = _facts(path)
         return found
 
     def _is_whole(self, record: Mapping[str, Any]) -> bool:
         """Whether all results are there and as they were."""
         for name, (size, time_ns, digest) in record["results"].items():
-            path = Path(name)
+            path = self._folder / name
             if not path.is_file():
                 return False
             now = path.stat()

@@ -2,6 +2,7 @@ import fcntl
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -88,6 +89,18 @@ def test_inputs_count_by_content_not_by_time(kitchen):
     os.utime(kitchen.folder / "raw" / "a", (1, 1))
     os.utime(kitchen.folder / "first" / "out.txt", (1, 1))
     assert _perform(kitchen) == []
+
+
+def test_the_folder_of_a_study_may_be_moved_and_named_otherwise(
+    kitchen, tmp_path, monkeypatch
+):
+    _perform(kitchen)
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    monkeypatch.chdir(moved)
+    again = Kitchen.__new__(Kitchen)
+    again.folder, again.done, again.fails = Path(), [], None
+    assert _perform(again) == []
 
 
 def test_a_result_that_was_changed_or_removed_is_made_again(kitchen):
