@@ -7,16 +7,9 @@ pre-training are `--optimizer.num-steps 50000`.
 bmjax train configs/nnunet_default.py --workdir runs/default --data.store STORE
 """
 
-from bmjax import Experiment, losses, models
-from bmjax.data.pipeline import Loader
-from bmjax.training import Fit, Optimizer
+from bmjax import Experiment
+from bmjax.study import recipes
 
 
 def experiment() -> Experiment:
-    return Experiment(
-        model=models.PlainUNet(),
-        loss=losses.DiceBCE(),
-        data=Loader(p_lesion=0.33, centring="class"),
-        optimizer=Optimizer(num_epochs=100, hold_steps=250),
-        fit=Fit(validate_every=250, num_val_batches=50, checkpoint_every=1250),
-    )
+    return recipes.default()

@@ -156,3 +156,66 @@ def test_slurm_puts_only_a_stopped_run_back_into_the_queue(call, tmp_path, code)
     assert queue.is_file() == (code == 75)
     if code == 75:
         assert queue.read_text() == "requeue 7\n"
+
+
+LISTS = """
+case "$*" in
+  *--list-stages\\ prepare/) printf 'prepare/target\\nprepare/source\\n';;
+  *--list-stages\\ pretrain/) printf 'pretrain/a/fold_0\\npretrain/a/fold_1\\n';;
+  *--list-stages\\ report) echo report;;
+esac
+"""
+
+
+def _pretend(tmp_path, **commands):
+    for name, text in commands.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+        path.chmod(0o755)
+
+
+def test_the_study_is_one_command_on_one_host(call):
+    process = call("transfer_study.sh", "--workdir", "w", bmjax=SAY)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert call.out.read_text() == "unset study transfer --workdir w\n"
+
+
+def test_the_study_is_an_array_job_for_each_part_after_the_one_before(call, tmp_path):
+    submits = 'echo "$STAGES" | tr "\\n" "," >> "$OUT"; echo "$*" >> "$OUT"; echo 7'
+    _pretend(tmp_path, sbatch=submits)
+    process = call("transfer_study.sh", "--workdir", "w", bmjax=LISTS, SLURM="1")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    job = "--ntasks 1 launch/slurm.sbatch study transfer --workdir w"
+    assert call.out.read_text().splitlines() == [
+        f"prepare/target,prepare/source,--parsable --array 0-0 {job}",
+        "pretrain/a/fold_0,pretrain/a/fold_1,--parsable --array 0-1 "
+        f"--dependency afterok:7 {job}",
+        f"report,--parsable --array 0-0 --dependency afterok:7 {job}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stages", "task", "wanted"),
+    [
+        ("pretrain/a/fold_0\npretrain/a/fold_1", "1", "pretrain/a/fold_1"),
+        ("prepare/target\nprepare/source", "0", "prepare/target prepare/source"),
+    ],
+)
+def test_an_array_task_does_its_own_stage(call, tmp_path, stages, task, wanted):
+    _pretend(tmp_path, srun='shift; exec "$@"', scontrol='echo "$*" > "$OUT.queue"')
+    process = call(
+        *("slurm.sbatch", "study", "transfer", "--workdir", "w"),
+        bmjax=f"{SAY}; exit 75",
+        STAGES=stages,
+        SLURM_ARRAY_JOB_ID="7",
+        SLURM_ARRAY_TASK_ID=task,
+        SLURM_JOB_ID="9",
+        SLURM_SUBMIT_DIR=str(tmp_path),
+    )
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"study transfer --workdir w --only {wanted}\n" in call.out.read_text()
+    assert Path(f"{call.out}.queue").read_text() == f"requeue 7_{task}\n"

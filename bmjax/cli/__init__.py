@@ -20,7 +20,8 @@ VERBS: dict[str, Callable[..., int]] = {
     "preview": training.preview_from(None),
     **{"evaluate": results.evaluate, "graft": training.graft},
     **{"bundle": prediction.bundle, "explain": prediction.explain},
-    **{"report": pages.report, "track": pages.track, "bench": whole.bench},
+    **{"report": pages.report, "track": pages.track},
+    **{"study": whole.study, "bench": whole.bench},
 }
 
 _OF_CONFIG = {"train": training.train_from, "preview": training.preview_from}
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         return whole.bench(argv[1:])  # its flags are those of the suite
+    if argv[:1] == ["study"]:
+        return whole.study(argv[1:])  # it has verbs of its own
     if argv[:1] in (["train"], ["preview"], ["predict"], ["explain"], ["demo"]):
         use_cache()
         return_memory()

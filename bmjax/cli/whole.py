@@ -1,4 +1,4 @@
-"""The verbs that run everything: demo and bench."""
+"""The verbs that run everything: demo, study and bench."""
 
 import os
 import subprocess
@@ -30,6 +30,17 @@ def demo(*, workdir: Path = Path("demo"), seed: int = 0, quick: bool = False) ->
     )
     print_result(str(page))
     return OK
+
+
+def study(argv: Sequence[str] = ()) -> int:
+    """Run a whole study, or say what its scores show; see `bmjax study --help`.
+
+    Args:
+      argv: a verb of the study, and its flags.
+    """
+    from bmjax.cli.studies import run  # knows much that no other verb needs
+
+    return run(list(argv))
 
 
 def bench(argv: Sequence[str] = ()) -> int:

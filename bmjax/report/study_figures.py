@@ -1,0 +1,177 @@
+"""Figures of a study: means by region with intervals, and missed lesions by size.
+
+Each is drawn for light and dark pages, and may be written as PNG and PDF for a paper.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+from matplotlib.axes import Axes
+
+from bmjax.data import streams
+from bmjax.report import page
+from bmjax.report.style import DPI, INK, QUIET, SERIES, THEMES, Theme, house_style
+
+Described = Mapping[str, float | int]
+Draw = Callable[[Sequence[Axes], Theme], None]
+
+
+def means_figure(
+    panels: Mapping[str, Mapping[str, Mapping[str, Described]]],
+    *,
+    title: str,
+    unit: str = "",
+    stem: Path | None = None,
+) -> page.Figure:
+    """Figures 1 and 2 of Luu et al. (2024): means with 95 % CI, one panel a region.
+
+    Args:
+      panels: region -> series (such as fine-tuned, from scratch) -> model -> n, mean,
+        ci95_low, ci95_high.
+      title: the quantity.
+      unit: of it, for the axis.
+      stem: where to write it as .png and .pdf too, without the suffix.
+    """
+
+    def draw(axes: Sequence[Axes], theme: Theme) -> None:
+        letters = "abcdefgh"
+        for letter, axis, (region, series) in zip(
+            letters, axes, panels.items(), strict=False
+        ):
+            _draw_means(axis, theme, series)
+            axis.set_title(f"({letter}) {region}")
+        axes[0].set_ylabel(f"{title}{f' [{unit}]' if unit else ''}")
+        handles, labels = axes[0].get_legend_handles_labels()
+        if len(labels) > 1:
+            figure = axes[0].figure
+            figure.legend(handles, labels, loc="outside lower center", ncols=3)
+
+    return _figure(
+        draw,
+        num_panels=len(panels),
+        alt=f"{title} by region and model; bars are 95 % confidence intervals.",
+        caption=f"Mean {title} over the test cases; bars: 95 % CI by Student's t.",
+        stem=stem,
+    )
+
+
+def missed_figure(
+    missed: Mapping[str, Mapping[str, tuple[int, int]]],
+    *,
+    region: str,
+    stem: Path | None = None,
+) -> page.Figure:
+    """Share of reference lesions that each method missed, by size.
+
+    Args:
+      missed: method -> size -> lesions missed, and lesions there.
+      region: what the lesions are of.
+      stem: where to write it as .png and .pdf too, without the suffix.
+    """
+    sizes = list(dict.fromkeys(size for found in missed.values() for size in found))
+
+    def draw(axes: Sequence[Axes], theme: Theme) -> None:
+        (axis,) = axes
+        width = 0.84 / len(missed)
+        for i, (name, found) in enumerate(missed.items()):
+            colour = SERIES[theme][i % len(SERIES[theme])]
+            for j, size in enumerate(sizes):
+                lost, total = found.get(size, (0, 0))
+                x = j - 0.42 + (i + 0.5) * width
+                share = lost / total if total else 0.0
+                label = name if j == 0 else None
+                axis.bar(x, share, width * 0.9, color=colour, label=label)
+                axis.annotate(
+                    f"{lost}/{total}" if total else "none",
+                    (x, share),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=6.5,
+                    color=QUIET[theme],
+                )
+        axis.set_xticks(range(len(sizes)), sizes)
+        axis.set_ylim(0, 1.1)
+        axis.set_ylabel("share of lesions missed")
+        axis.set_title(f"{region} lesions missed, by equivalent diameter")
+        axis.figure.legend(loc="outside lower center", ncols=3)
+
+    return _figure(
+        draw,
+        num_panels=1,
+        alt=f"Share of {region} lesions missed by each method, by size.",
+        caption="Above each bar: lesions missed / lesions there.",
+        stem=stem,
+    )
+
+
+def _draw_means(
+    axis: Axes, theme: Theme, series: Mapping[str, Mapping[str, Described]]
+) -> None:
+    models = list(dict.fromkeys(model for found in series.values() for model in found))
+    width = 0.7 / max(len(series), 1)
+    for i, (name, found) in enumerate(series.items()):
+        colour = SERIES[theme][i % len(SERIES[theme])]
+        for j, model in enumerate(models):
+            described = found.get(model)
+            if described is None or described["mean"] != described["mean"]:
+                continue
+            x, mean = j - 0.35 + (i + 0.5) * width, described["mean"]
+            low, high = described["ci95_low"], described["ci95_high"]
+            if low == low:
+                axis.plot([x, x], [low, high], color=colour, lw=1.4)
+                for end in (low, high):
+                    axis.plot([x - 0.05, x + 0.05], [end, end], color=colour, lw=1.4)
+            axis.plot([x], [mean], "o", color=colour, ms=5.5, label=None)
+            if j == 0:
+                axis.lines[-1].set_label(name)
+            axis.annotate(
+                f"{mean:.3f}" if mean < 1 else f"{mean:.2f}",
+                (x, mean),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color=INK[theme],
+            )
+    axis.set_xticks(range(len(models)), models)
+    axis.set_xlim(-0.5, len(models) - 0.4)
+
+
+def _figure(
+    draw: Draw, *, num_panels: int, alt: str, caption: str, stem: Path | None
+) -> page.Figure:
+    size_in = (3.1 * num_panels + 0.4, 3.1) if num_panels > 1 else (5.0, 3.1)
+    pictures: dict[str, bytes] = {}
+    for theme in THEMES:
+        with house_style(theme):
+            figure = matplotlib.figure.Figure(figsize=size_in, layout="constrained")
+            axes = figure.subplots(1, num_panels, sharey=num_panels > 1, squeeze=False)
+            draw(list(axes[0]), theme)
+            pictures[theme] = _bytes(figure, "png")
+            if stem is not None and theme == "light":
+                for kind in ("png", "pdf"):
+                    content = _bytes(figure, kind)
+                    path = stem.with_name(f"{stem.name}.{kind}")
+                    streams.write_pieces(path, [content])
+    width, height = (round(side * DPI) for side in size_in)
+    return page.Figure(
+        light=pictures["light"],
+        dark=pictures["dark"],
+        size=(width, height),
+        alt=alt,
+        caption=caption,
+    )
+
+
+def _bytes(figure: matplotlib.figure.Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    # no date, so that the same figure has the same bytes
+    extra: dict[str, Any] = (
+        {"metadata": {"CreationDate": None}} if kind == "pdf" else {}
+    )
+    figure.savefig(buffer, format=kind, dpi=DPI, **extra)
+    return buffer.getvalue()
