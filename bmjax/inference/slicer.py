@@ -12,10 +12,10 @@ from jaxtyping import Float, UInt8
 from scipy.ndimage import find_objects
 
 from bmjax.data.streams import write_pieces
+from bmjax.planning.labels import LABEL_COLOURS
 
-# those of our reports, then Okabe and Ito (2008), colour-blind safe
-COLOURS = {"ET": "3ddc84", "SNFH": "ffd23f", "NETC": "b184ff"}
-_OTHERS = ("0072b2", "d55e00", "cc79a7", "56b4e9", "e69f00", "009e73")
+# Okabe and Ito (2008), colour-blind safe
+_OTHERS = ("#0072b2", "#d55e00", "#cc79a7", "#56b4e9", "#e69f00", "#009e73")
 Names = tuple[tuple[str, int], ...]
 
 
@@ -23,8 +23,8 @@ def colours(labels: Names) -> dict[int, tuple[int, int, int]]:
     """Red, green and blue of each label value, 0 to 255."""
     found = {}
     for i, (name, value) in enumerate(labels):
-        code = COLOURS.get(name, _OTHERS[i % len(_OTHERS)])
-        red, green, blue = bytes.fromhex(code)
+        code = LABEL_COLOURS.get(name, _OTHERS[i % len(_OTHERS)])
+        red, green, blue = bytes.fromhex(code.removeprefix("#"))
         found[value] = (red, green, blue)
     return found
 

@@ -55,6 +55,9 @@ BRATS_RC = LabelScheme(  # BraTS 2024 and later, after surgery
     regions=(*BRATS_METS.regions, ("RC", (4,))),
     paint=(*BRATS_METS.paint, 4),
 )
+# of each label wherever it is shown, told apart by the colour-blind too
+LABEL_COLOURS = {"ET": "#3ddc84", "SNFH": "#ffd23f", "NETC": "#b184ff"}
+
 LESION = LabelScheme(labels=(("lesion", 1),), regions=(("lesion", (1,)),), paint=(1,))
 PRESETS: dict[Preset, LabelScheme] = {
     "brats-mets": BRATS_METS,

@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from bmjax.planning.labels import LABEL_COLOURS
 from bmjax.report.page import anchor
 from bmjax.report.style import (
-    LABEL_COLOURS,
     LABEL_NAMES,
     OTHER_LABEL_COLOUR,
     REGION_NAMES,

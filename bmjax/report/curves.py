@@ -38,10 +38,26 @@ def chart(
       size_in: width and height [inch]; 200 pixels to the inch.
     """
 
+    def draw_all(figure: matplotlib.figure.Figure, theme: Theme) -> None:
+        draw(figure.add_subplot(), theme)
+
+    return panels(draw_all, name=name, alt=alt, caption=caption, size_in=size_in)
+
+
+def panels(
+    draw: Callable[[matplotlib.figure.Figure, Theme], None],
+    *,
+    name: str,
+    alt: str,
+    caption: str = "",
+    size_in: tuple[float, float],
+) -> page.Figure:
+    """As `chart`, for what makes its own axes on a figure."""
+
     def drawn(theme: Theme, form: str) -> bytes:
         with house_style(theme):
             figure = matplotlib.figure.Figure(figsize=size_in, layout="constrained")
-            draw(figure.add_subplot(), theme)
+            draw(figure, theme)
             buffer = io.BytesIO()
             # without a date the same figure is the same file
             undated = {"CreationDate": None} if form == "pdf" else None

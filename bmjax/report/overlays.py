@@ -13,13 +13,12 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from bmjax.metrics.lesions import components
-from bmjax.planning.labels import BRATS_METS
+from bmjax.planning.labels import BRATS_METS, LABEL_COLOURS
 from bmjax.report import slices
 from bmjax.report.case_view import CaseView, Detail, Panel
 from bmjax.report.page import data_uri
 from bmjax.report.slices import PLANES, Plane
 from bmjax.report.style import (
-    LABEL_COLOURS,
     OTHER_LABEL_COLOUR,
     drawn_last,
 )

@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
 
-from bmjax.report.style import INK, LABEL_COLOURS, QUIET, house_style
+from bmjax.planning.labels import LABEL_COLOURS
+from bmjax.report.style import INK, QUIET, house_style
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,24 +3,22 @@
 Each is drawn for light and dark pages, and may be written as PNG and PDF for a paper.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.figure
 from matplotlib.axes import Axes
 
-from bmjax.data import streams
 from bmjax.report import page
-from bmjax.report.style import DPI, INK, QUIET, SERIES, THEMES, Theme, house_style
+from bmjax.report.curves import panels
+from bmjax.report.style import INK, QUIET, SERIES, Theme
 
 Described = Mapping[str, float | int]
 Draw = Callable[[Sequence[Axes], Theme], None]
 
 
 def means_figure(
-    panels: Mapping[str, Mapping[str, Mapping[str, Described]]],
+    regions: Mapping[str, Mapping[str, Mapping[str, Described]]],
     *,
     title: str,
     unit: str = "",
@@ -29,7 +27,7 @@ def means_figure(
     """Figures 1 and 2 of Luu et al. (2024): means with 95 % CI, one panel a region.
 
     Args:
-      panels: region -> series (such as fine-tuned, from scratch) -> model -> n, mean,
+      regions: region -> series (such as fine-tuned, from scratch) -> model -> n, mean,
         ci95_low, ci95_high.
       title: the quantity.
       unit: of it, for the axis.
@@ -39,7 +37,7 @@ def means_figure(
     def draw(axes: Sequence[Axes], theme: Theme) -> None:
         letters = "abcdefgh"
         for letter, axis, (region, series) in zip(
-            letters, axes, panels.items(), strict=False
+            letters, axes, regions.items(), strict=False
         ):
             _draw_means(axis, theme, series)
             axis.set_title(f"({letter}) {region}")
@@ -51,7 +49,7 @@ def means_figure(
 
     return _figure(
         draw,
-        num_panels=len(panels),
+        num_panels=len(regions),
         alt=f"{title} by region and model; bars are 95 % confidence intervals.",
         caption=f"Mean {title} over the test cases; bars: 95 % CI by Student's t.",
         stem=stem,
@@ -144,34 +142,17 @@ def _draw_means(
 def _figure(
     draw: Draw, *, num_panels: int, alt: str, caption: str, stem: Path | None
 ) -> page.Figure:
-    size_in = (3.1 * num_panels + 0.4, 3.1) if num_panels > 1 else (5.0, 3.1)
-    pictures: dict[str, bytes] = {}
-    for theme in THEMES:
-        with house_style(theme):
-            figure = matplotlib.figure.Figure(figsize=size_in, layout="constrained")
-            axes = figure.subplots(1, num_panels, sharey=num_panels > 1, squeeze=False)
-            draw(list(axes[0]), theme)
-            pictures[theme] = _bytes(figure, "png")
-            if stem is not None and theme == "light":
-                for kind in ("png", "pdf"):
-                    content = _bytes(figure, kind)
-                    path = stem.with_name(f"{stem.name}.{kind}")
-                    streams.write_pieces(path, [content])
-    width, height = (round(side * DPI) for side in size_in)
-    return page.Figure(
-        light=pictures["light"],
-        dark=pictures["dark"],
-        size=(width, height),
+    def draw_all(figure: matplotlib.figure.Figure, theme: Theme) -> None:
+        axes = figure.subplots(1, num_panels, sharey=num_panels > 1, squeeze=False)
+        draw(list(axes[0]), theme)
+
+    found = panels(
+        draw_all,
+        name="" if stem is None else stem.name,
         alt=alt,
         caption=caption,
+        size_in=(3.1 * num_panels + 0.4, 3.1) if num_panels > 1 else (5.0, 3.1),
     )
-
-
-def _bytes(figure: matplotlib.figure.Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    # no date, so that the same figure has the same bytes
-    extra: dict[str, Any] = (
-        {"metadata": {"CreationDate": None}} if kind == "pdf" else {}
-    )
-    figure.savefig(buffer, format=kind, dpi=DPI, **extra)
-    return buffer.getvalue()
+    if stem is not None:
+        found.write(stem.parent)
+    return found

@@ -12,7 +12,6 @@ THEMES: tuple[Theme, Theme] = ("light", "dark")
 DPI = 200
 
 # fixed for every picture of the package; told apart by lightness as well as by hue
-LABEL_COLOURS = {"ET": "#3ddc84", "SNFH": "#ffd23f", "NETC": "#b184ff"}
 DRAW_ORDER = ("SNFH", "ET", "NETC")  # each lies inside the one before
 OTHER_LABEL_COLOUR = "#9ec9ff"
 LABEL_NAMES = {

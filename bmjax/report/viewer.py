@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from bmjax.planning.labels import LABEL_COLOURS
 from bmjax.report import packing, slices
 from bmjax.report.slices import PLANES
-from bmjax.report.style import LABEL_COLOURS, OTHER_LABEL_COLOUR, drawn_last
+from bmjax.report.style import OTHER_LABEL_COLOUR, drawn_last
 from bmjax.report.volumes import CHANNEL_TITLES, CaseSources, CaseVolumes, Spot, bounds
 
 MAX_SPOTS = 16

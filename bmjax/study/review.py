@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from bmjax.data import nifti, streams
+from bmjax.data.soundness import count_labels, label_fault
+from bmjax.inference.slicer import write_segmentation
 from bmjax.planning.labels import BRATS_METS
 from bmjax.report.sources import CaseFiles, read_evaluation
-from bmjax.report.style import LABEL_COLOURS
 from bmjax.study.ranking import RULE, rank_methods
 from bmjax.study.review_form import QUESTIONS, form_page
 from bmjax.study.scores import Method, read_scores
-from bmjax.study.slicer import write_segmentation
 from bmjax.study.tables import write_csv
 
 LETTERS = "ABCDEFGH"
@@ -140,11 +140,16 @@ def _write_case(folder: Path, predictions: Mapping[str, CaseFiles]) -> None:
     labels = {"truth": first.reference}
     labels |= {name: files.prediction for name, files in predictions.items()}
     for name, path in labels.items():
+        scan = nifti.read_labels(path)
+        known = [value for _, value in BRATS_METS.labels]
+        fault = label_fault(count_labels(scan.array), known)
+        if fault:
+            raise ValueError(f"{path}: {fault}")
         write_segmentation(
             folder / f"{name}.seg.nrrd",
-            nifti.read_labels(path),
-            labels=dict(BRATS_METS.labels),
-            colours=LABEL_COLOURS,
+            scan.array.astype(np.uint8),
+            affine=scan.affine,
+            labels=BRATS_METS.labels,
         )
 
 

@@ -12,9 +12,9 @@ from bmjax.console import ticking
 from bmjax.data.plan_files import load_plan
 from bmjax.evaluation import evaluate
 from bmjax.metrics.statistics import describe
+from bmjax.prediction import predict
 from bmjax.preparation import prepare
 from bmjax.study.cohorts import write_manifest
-from bmjax.study.ensemble import predict_together
 from bmjax.study.scores import REGIONS, STARTS
 from bmjax.study.stages import Stopped
 from bmjax.study.statistics import write_statistics
@@ -166,10 +166,11 @@ def predict_test(
       RuntimeError: a case could not be predicted.
     """
     with ticking(console, "predicting the test cases") as tick:
-        results = predict_together(
-            runs,
-            study.held.test,
-            out,
+        results = predict(
+            runs[0].parent,
+            images=study.held.test,
+            out=out,
+            folds=[int(run.name.removeprefix("fold_")) for run in runs],
             checkpoint=study.what.checkpoint,
             allow=study.experiment("scratch", runs[0].parent.name, 0).packages(),
             progress=tick,

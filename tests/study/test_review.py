@@ -9,12 +9,9 @@ from score_tables import write
 
 from bmjax.data import nifti
 from bmjax.evaluation import evaluate
-from bmjax.planning.labels import BRATS_METS
-from bmjax.report.style import LABEL_COLOURS
 from bmjax.study.agreement import collect_forms, weighted_kappa
 from bmjax.study.review import read_key, write_review
 from bmjax.study.review_form import QUESTIONS
-from bmjax.study.slicer import write_segmentation
 
 AFFINE = np.array([[-0.5, 0, 0, 40], [0, 0.5, 0, -30], [0, 0, 2, 7], [0, 0, 0, 1.0]])
 CASES = ("a", "b", "c")
@@ -89,38 +86,12 @@ def test_a_review_is_not_written_over(workdir, tmp_path):
         write_review(workdir, tmp_path / "review")
 
 
-def test_a_segmentation_has_named_coloured_segments_in_place(tmp_path):
-    nifti.write(tmp_path / "a.nii.gz", _labels(0), affine=AFFINE)
-    scan = nifti.read_labels(tmp_path / "a.nii.gz")
-    labels = dict(BRATS_METS.labels)
-    path = tmp_path / "a.seg.nrrd"
-    write_segmentation(path, scan, labels=labels, colours=LABEL_COLOURS)
-    head = path.read_bytes().split(b"\n\n", 1)[0].decode().splitlines()
-    assert head[0] == "NRRD0005"
-    assert "sizes: 8 6 4" in head
-    assert "Segment2_Name:=ET" in head and "Segment2_LabelValue:=3" in head
-    with pytest.raises(ValueError, match=r"holds the labels \[1\]"):
-        write_segmentation(path, scan, labels={"x": 2, "y": 3}, colours=LABEL_COLOURS)
-
-
-@pytest.mark.parity
-def test_a_segmentation_lies_where_simpleitk_sees_the_label_file(tmp_path):
-    itk = pytest.importorskip("SimpleITK", reason="needs the parity extra")
-    nifti.write(tmp_path / "a.nii.gz", _labels(0), affine=AFFINE)
-    scan = nifti.read_labels(tmp_path / "a.nii.gz")
-    path = tmp_path / "a.seg.nrrd"
-    write_segmentation(
-        path, scan, labels=dict(BRATS_METS.labels), colours=LABEL_COLOURS
-    )
-    ours, theirs = itk.ReadImage(str(path)), itk.ReadImage(str(tmp_path / "a.nii.gz"))
-    places = {}
-    for image in (ours, theirs):
-        voxels = itk.GetArrayFromImage(image)
-        for z, y, x in np.argwhere(voxels > 0).tolist():
-            point = image.TransformIndexToPhysicalPoint((x, y, z))
-            what = (tuple(np.round(point, 4)), int(voxels[z, y, x]))
-            places[what] = places.get(what, 0) + 1
-    assert set(places.values()) == {2}
+def test_a_label_that_is_no_segments_is_refused(workdir, tmp_path):
+    odd = _labels(0)
+    odd[0, 0, 0] = 7
+    nifti.write(tmp_path / "raw" / "a" / "a-seg.nii.gz", odd, affine=AFFINE)
+    with pytest.raises(ValueError, match=r"a-seg.nii.gz: .*7"):
+        write_review(workdir, tmp_path / "review")
 
 
 def _fill(review, reader, grade):
