@@ -37,6 +37,9 @@ _BOTH_EMPTY = {
     "both empty",
 }
 
+# maps that `bmjax predict` and `bmjax explain` write beside the label file of a case
+_MAPS = ("_prob_", "_entropy_", "_disagreement_", "_explain_")
+
 
 def evaluate(
     predictions: str | Path,
@@ -115,7 +118,12 @@ def evaluate(
     failures.sort(key=lambda failure: failure["case"])
     known = {item.case for item in expected} | {f["case"] for f in failures}
     others = case_names(predictions) if predictions.is_dir() else set()
-    probs = {f"{c}_prob_{r}" for c in known for r, _ in scheme.regions}
+    maps = {
+        name
+        for name in others
+        for kind in _MAPS
+        if kind in name and name.partition(kind)[0] in known
+    }
     metrics = conventions.metric_names(tolerances_mm)
     rows = tuple(s.row for s in scored)
     files = {s.row["case"]: s.files for s in scored}
@@ -130,7 +138,7 @@ def evaluate(
             "num_evaluated": len(scored),
             "failed": failures,
             "empty_predictions": [r["case"] for r in rows if r["is_prediction_empty"]],
-            "not_evaluated": sorted(others - known - probs),
+            "not_evaluated": sorted(others - known - maps),
             "regions": _summary(scored, scorer.regions, metrics),
             "groups": {
                 column: {

@@ -1,15 +1,14 @@
 """The outcome of an evaluation: its tables, its summary, and how they are written."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bmjax.data import streams
+from bmjax.data.tables import write_csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +59,10 @@ class Evaluation:
 
     def write(self, out: Path) -> None:
         """Write all tables into a folder; each file appears complete."""
-        _write_csv(out / "cases.csv", self.rows)
-        _write_csv(out / "lesions.csv", self.lesions)
+        write_csv(out / "cases.csv", self.rows)
+        write_csv(out / "lesions.csv", self.lesions)
         if self.froc:
-            _write_csv(out / "froc.csv", self.froc)
+            write_csv(out / "froc.csv", self.froc)
         for name in ("summary", "conventions", "files"):
             _write_json(out / f"{name}.json", _json_safe(getattr(self, name)))
         # NaN is written as nnU-Net does, whose readers expect numbers
@@ -73,25 +72,6 @@ class Evaluation:
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=1)
     streams.write_pieces(path, [text.encode() + b"\n"])
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({name: _cell(value) for name, value in row.items()})
-    streams.write_pieces(path, [text.getvalue().encode()])
-
-
-def _cell(value: Any) -> Any:
-    """Undefined is blank, infinite is inf."""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.9g}"
-    return value
 
 
 def _json_safe(value: Any) -> Any:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from bmjax.data.tables import write_csv
 from bmjax.metrics.statistics import describe
 from bmjax.study.review import read_key
 from bmjax.study.review_form import GRADED, GRADES, QUESTIONS
-from bmjax.study.tables import write_csv
 
 Row = dict[str, Any]
 

@@ -11,7 +11,7 @@ import numpy as np
 from bmjax.data.cases import Case, find_cases
 from bmjax.data.description import RawData, describe
 from bmjax.data.nnunet_raw import NAME, find_description
-from bmjax.study.tables import write_csv
+from bmjax.data.tables import write_csv
 
 _SEED = 12345  # as the folds are drawn
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from bmjax.data import nifti, streams
 from bmjax.data.soundness import count_labels, label_fault
+from bmjax.data.tables import write_csv
 from bmjax.inference.slicer import write_segmentation
 from bmjax.planning.labels import BRATS_METS
 from bmjax.report.sources import CaseFiles, read_evaluation
 from bmjax.study.ranking import RULE, rank_methods
 from bmjax.study.review_form import QUESTIONS, form_page
 from bmjax.study.scores import Method, read_scores
-from bmjax.study.tables import write_csv
 
 LETTERS = "ABCDEFGH"
 

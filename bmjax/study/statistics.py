@@ -20,6 +20,7 @@ from typing import Any
 
 from bmjax import report
 from bmjax.data import streams
+from bmjax.data.tables import write_csv
 from bmjax.metrics.statistics import describe
 from bmjax.study import published
 from bmjax.study.challenging import mark_cases
@@ -33,7 +34,7 @@ from bmjax.study.paired import (
     holm,
 )
 from bmjax.study.scores import METRICS, STARTS, Column, Method, Scores, read_scores
-from bmjax.study.tables import write_csv, write_latex
+from bmjax.study.tables import write_latex
 
 Row = dict[str, Any]
 

@@ -1,7 +1,5 @@
-"""Writes the rows of a study as CSV, in full, and as a LaTeX table, rounded."""
+"""Writes the rows of a study as a LaTeX table, rounded."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,17 +13,6 @@ _ESCAPES = {
     **{"{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"\\": r"\textbackslash{}", "<": r"$<$", ">": r"$>$"},
 }
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows with the columns of all of them; undefined numbers are blank."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows({name: _cell(v) for name, v in row.items()} for row in rows)
-    streams.write_pieces(path, [text.getvalue().encode()])
-    return path
 
 
 def write_latex(
@@ -84,9 +71,3 @@ def _line(cells: Iterable[str]) -> str:
 
 def _is_text(rows: Sequence[Row], key: str) -> bool:
     return bool(rows) and isinstance(rows[0].get(key), str)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.9g}"
-    return int(value) if isinstance(value, bool) else value

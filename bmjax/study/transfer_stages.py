@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bmjax.console import ticking
 from bmjax.data.plan_files import load_plan
+from bmjax.data.tables import write_csv
 from bmjax.evaluation import evaluate
 from bmjax.metrics.statistics import describe
 from bmjax.prediction import predict
@@ -18,7 +19,7 @@ from bmjax.study.cohorts import write_manifest
 from bmjax.study.scores import REGIONS, STARTS
 from bmjax.study.stages import Stopped
 from bmjax.study.statistics import write_statistics
-from bmjax.study.tables import write_csv, write_latex
+from bmjax.study.tables import write_latex
 from bmjax.transplant import Origin
 from bmjax.workflow import train
 

@@ -1,15 +1,12 @@
 """The outcome of tracking: its tables, and how they are written."""
 
-import csv
-import io
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bmjax.data import streams
+from bmjax.data.tables import write_csv
 from bmjax.tracking.quality import Finding
 
 CONVENTIONS = {
@@ -65,32 +62,11 @@ class Tracking:
     def write(self, out: Path) -> None:
         """Write all tables into a folder; each file appears complete."""
         for name in ("lesions", "matches", "tracks", "visits"):
-            _write_csv(out / f"{name}.csv", getattr(self, name))
-        _write_csv(out / "quality.csv", [asdict(finding) for finding in self.findings])
+            write_csv(out / f"{name}.csv", getattr(self, name))
+        write_csv(out / "quality.csv", [asdict(finding) for finding in self.findings])
         for name, content in (
             ("tracking", self.settings),
             ("conventions", CONVENTIONS),
         ):
             text = json.dumps(content, indent=1)
             streams.write_pieces(out / f"{name}.json", [text.encode() + b"\n"])
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    table = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({name: _cell(value) for name, value in row.items()})
-    streams.write_pieces(path, [text.getvalue().encode()])
-
-
-def _cell(value: Any) -> Any:
-    """Undefined is blank, yes is 1."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.9g}"
-    return value

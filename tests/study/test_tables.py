@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from bmjax.study.tables import escape, show, write_csv, write_latex
+from bmjax.data.tables import write_csv
+from bmjax.study.tables import escape, show, write_latex
 
 
 @pytest.mark.parametrize(
