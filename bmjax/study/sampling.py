@@ -49,7 +49,9 @@ class Found:
     num_cases: int
 
     def sensitivity(self, rate: float) -> float:
-        """Fraction of the small lesions found at a rate of false positives per case."""
+        """Fraction of the small lesions found at a rate of false positives per case; NaN of none."""
+        if not len(self.small):
+            return float("nan")
         lesions = np.concatenate([self.small, self.others])
         curve = froc(lesions, self.false_positives, num_cases=self.num_cases)
         is_within = curve.false_positives_per_case <= rate
