@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 import bmjax
-from bmjax.cli import data, results, training, whole
+from bmjax.cli import data, results, study, training, whole
 from bmjax.cli.output import FAILED, OK, USAGE, complain
 from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
@@ -19,7 +19,7 @@ VERBS: dict[str, Callable[..., int]] = {
     **{"train": training.train_from(None), "predict": results.predict},
     "preview": training.preview_from(None),
     **{"evaluate": results.evaluate, "graft": training.graft},
-    **{"report": results.report, "bench": whole.bench},
+    **{"report": results.report, "study": study.study, "bench": whole.bench},
 }
 
 _OF_CONFIG = {"train": training.train_from, "preview": training.preview_from}
@@ -44,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:
         return whole.bench(argv[1:])  # its flags are those of the suite
-    if argv[:1] in (["train"], ["preview"], ["predict"], ["demo"]):
+    if argv[:1] in (["train"], ["preview"], ["predict"], ["demo"], ["study"]):
         use_cache()
         return_memory()
         split_cpu()
+    if argv[:1] == ["study"]:
+        return study.study(argv[1:])
     for verb in ("train", "preview"):
         if argv[:1] == [verb]:
             # its flags are the fields of its config, so that is read first
