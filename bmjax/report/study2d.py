@@ -48,7 +48,7 @@ def modalities(
     return plate(
         draw,
         name="figure_03_modalities",
-        size_in=(9.4, 2.4),
+        size_in=(9.4, 2.6),
         alt=f"The channels of a slice of {exam}, and its labels.",
         caption=f"Figure 3. The four channels as the networks see them, and the labels "
         f"({exam}).",
@@ -90,9 +90,14 @@ def planes(
     """Figure 5: FLAIR in three planes that meet in a voxel."""
     low, high = slices.window(flair)
     size = (flair.shape[0], flair.shape[1], flair.shape[2])
+    widths_mm = [
+        slices.cut(flair, plane, 0).shape[1] * slices.pixel_mm(spacing_mm, plane)[1]
+        for plane in PLANES
+    ]
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        for ax, plane in zip(canvas.subplots(1, 3), PLANES, strict=True):
+        grid = canvas.subplots(1, 3, width_ratios=widths_mm)  # one scale for all
+        for ax, plane in zip(grid, PLANES, strict=True):
             cut = slices.cut(flair, plane, centre_vox[slices.CUT_AXIS[plane]])
             height_mm, width_mm = slices.pixel_mm(spacing_mm, plane)
             extent = (0, cut.shape[1] * width_mm, cut.shape[0] * height_mm, 0)
@@ -234,7 +239,7 @@ def prediction(
     return plate(
         draw,
         name="figure_08_prediction",
-        size_in=(8.4, 3.2),
+        size_in=(8.4, 3.5),
         alt=f"FLAIR, reference labels and the U-Net's labels of a slice of {exam}.",
         caption=f"Figure 8. The U-Net on the test slice with most tumour ({exam}).",
     )

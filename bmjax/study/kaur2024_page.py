@@ -29,12 +29,8 @@ def write_page(outcome: Outcome, *, workdir: Path) -> Path:
     for plate in plates:
         plate.write(workdir / "figures")
     study, split = outcome.study, outcome.split
-    nothing = iou_beside_dice.finding_nothing(
-        outcome.store,
-        split.val,
-        classes=outcome.store.classes,
-        batch_size=study.schedule.batch_size,
-    )
+    validation = outcome.store.in_order(split.val, batch_size=study.schedule.batch_size)
+    nothing = iou_beside_dice.finding_nothing(validation, classes=outcome.store.classes)
     ours = outcome.runs["unet2d"][0].scores["val"]
     why = iou_beside_dice.explain(ours, nothing)
     by_name = {plate.name[7:9]: plate.figure for plate in plates}

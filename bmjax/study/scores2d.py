@@ -6,17 +6,16 @@ IoU is that of one confusion matrix over all batches. The sound ones are taken f
 voxel counts: of an exam, averaged over exams (`dice`), or of all together (`pooled_`).
 """
 
+import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
-from bmjax.losses import one_hot
 from bmjax.metrics import pixel
 
 FOREGROUND = "lesion"
@@ -31,34 +30,33 @@ _BATCH_MEANS = {
 
 
 def batch_sums(
-    probs: Float[Array, "b y x k"], labels: Int[Array, "b y x"]
-) -> dict[str, Array]:
-    """What one batch adds to every measure; a pure function for the device.
+    probs: Float[Any, "b y x k"], labels: Integer[Any, "b y x"]
+) -> dict[str, Any]:
+    """What one batch adds to every measure: a pure function of numpy or JAX arrays.
 
     Args:
       probs: probability of each class, background first.
       labels: the class of each pixel.
     """
-    num_classes = probs.shape[-1]
-    truth = one_hot(labels.astype(jnp.int32), num_classes)
+    xp = probs.__array_namespace__()
+    values = xp.arange(probs.shape[-1], dtype=labels.dtype).reshape(1, 1, 1, -1)
+    is_true = labels[..., None] == values
+    truth = is_true.astype(probs.dtype)
     found = {name: of(probs, truth) for name, of in _BATCH_MEANS.items()}
-    found["legacy_dice_of_class"] = jnp.stack(
-        [
-            pixel.legacy_dice_of_class(probs, truth, index=k)
-            for k in range(1, num_classes)
-        ]
+    of_classes = [
+        pixel.legacy_dice_of_class(probs, truth, index=index)
+        for index in range(1, probs.shape[-1])
+    ]
+    found["legacy_dice_of_class"] = xp.stack(of_classes)
+    # MeanIoU cuts probabilities to whole numbers: what is 1 of both, of each
+    is_sure = probs.astype("int32") == 1
+    found["keras_ones"] = xp.stack(
+        [(is_sure & is_true).sum(), is_sure.sum(), is_true.sum()]
     )
-    # MeanIoU's confusion matrix of truncated probabilities and one-hot code: [1, 1],
-    # sums of the two, and the number of entries
-    said, true = probs.astype(jnp.int32), truth.astype(jnp.int32)
-    found["keras_ones"] = jnp.stack([(said & true).sum(), said.sum(), true.sum()])
     predicted = probs.argmax(-1)
     found["num_right"] = (predicted == labels).sum()
-    classes = jnp.arange(1, num_classes).reshape(1, 1, 1, -1)
-    one = predicted[..., None] == classes
-    other = labels[..., None] == classes
-    one = jnp.concatenate([one.any(-1, keepdims=True), one], -1)  # b y x lesion+classes
-    other = jnp.concatenate([other.any(-1, keepdims=True), other], -1)
+    one = _with_foreground(predicted[..., None] == values, xp)
+    other = _with_foreground(is_true, xp)
     for name, mask in (
         ("tp", one & other),
         ("fp", one & ~other),
@@ -67,6 +65,12 @@ def batch_sums(
     ):
         found[name] = mask.sum((1, 2))  # b 1+classes
     return found
+
+
+def _with_foreground(masks: Any, xp: Any) -> Any:
+    """The masks of the classes, and before them that of all together."""
+    classes = masks[..., 1:]
+    return xp.concatenate([classes.any(-1)[..., None], classes], -1)
 
 
 @dataclass
@@ -121,7 +125,7 @@ class Tally:
             "loss": float(np.average(self._losses, weights=samples)),
             "accuracy": self._right / self._pixels,
             **{name: float(np.mean(self._means[name])) for name in _BATCH_MEANS},
-            "legacy_iou": _keras_mean_iou(*self._keras),
+            "legacy_iou": _keras_mean_iou(*self._keras.tolist()),
             "saturated": float(self._keras[1] / self._pixels),
         }
         by_class = np.mean(self._means["legacy_dice_of_class"], axis=0)
@@ -130,10 +134,10 @@ class Tally:
         by_exam = np.stack(list(self._counts.values()))  # n 1+classes 4
         for i, name in enumerate((FOREGROUND, *self.classes)):
             end = "" if name == FOREGROUND else f"_{name}"
-            of_exams = [sound(*counts) for counts in by_exam[:, i]]
+            of_exams = [sound(*counts) for counts in by_exam[:, i].tolist()]
             for measure in SOUND:
                 result[measure + end] = _mean([own[measure] for own in of_exams])
-            pooled = sound(*by_exam[:, i].sum(0))
+            pooled = sound(*by_exam[:, i].sum(0).tolist())
             result |= {f"pooled_{m}{end}": pooled[m] for m in ("dice", "iou")}
         return result
 
@@ -142,7 +146,9 @@ class Tally:
         return [
             {"exam": exam, "class": name, **sound(*own)}
             for exam, counts in sorted(self._counts.items())
-            for name, own in zip((FOREGROUND, *self.classes), counts, strict=True)
+            for name, own in zip(
+                (FOREGROUND, *self.classes), counts.tolist(), strict=True
+            )
         ]
 
 
@@ -165,9 +171,9 @@ def _keras_mean_iou(hits: int, said: int, true: int, total: int) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    kept = [value for value in values if not np.isnan(value)]
-    return float(np.mean(kept)) if kept else float("nan")
+    kept = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(kept) if kept else math.nan
 
 
 def _ratio(numerator: int, denominator: int) -> float:
-    return float(numerator / denominator) if denominator else float("nan")
+    return numerator / denominator if denominator else math.nan

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float16, UInt8
+from jaxtyping import Float, Float16, Int8
 
 from bmjax.data import streams
 from bmjax.data.cases import Case
@@ -69,7 +69,7 @@ class Exam:
 
 def cut_exam(
     case: Case, slicing: Slicing
-) -> tuple[Float16[np.ndarray, "n y x c"], UInt8[np.ndarray, "n y x"]]:
+) -> tuple[Float16[np.ndarray, "n y x c"], Int8[np.ndarray, "n y x"]]:
     """Slices of one exam, with their labels.
 
     Half precision keeps 11 bits, more than the 8 of the pictures that the published
@@ -103,7 +103,7 @@ def cut_exam(
     labels = np.zeros(raw.size, np.int8)
     labels[box] = raw.labels > 0 if slicing.binary else raw.labels
     labels = resample_labels(np.ascontiguousarray(labels[kept]), size)
-    return image, labels.astype(np.uint8)
+    return image, labels
 
 
 class SliceStore:
@@ -137,7 +137,7 @@ class SliceStore:
         """One slice, read alone."""
         return _row(self.folder / f"{exam}.image.npy", index).astype(np.float32)
 
-    def labels(self, exam: str, index: int) -> UInt8[np.ndarray, "y x"]:
+    def labels(self, exam: str, index: int) -> Int8[np.ndarray, "y x"]:
         """Its labels."""
         return _row(self.folder / f"{exam}.labels.npy", index)
 

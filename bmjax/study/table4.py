@@ -3,6 +3,7 @@
 Kaur and Singh 2024, Table 4 and section 6.5.2. The paper has no test rows.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,7 +80,7 @@ def _row(
         legacy_name = measure
     own = [scores[set_name] for scores in by_seed.values()]
     # of single classes the notebooks report Dice alone
-    legacy = [scores.get(legacy_name, float("nan")) for scores in own]
+    legacy = [scores.get(legacy_name, math.nan) for scores in own]
     sound = [scores[measure + end] for scores in own]
     published = PUBLISHED.get((network, set_name, measure)) if scope == "all" else None
     return {
@@ -150,10 +151,10 @@ def by_class(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], Lines]:
 def cell(row: Mapping[str, Any], name: str, digits: int) -> str:
     """Mean and, of several seeds, spread."""
     mean, spread = row[name], row[f"{name}_sd"]
-    if mean != mean:
+    if math.isnan(mean):
         return "-"
     text = f"{mean:.{digits}f}"
-    return text if spread != spread else f"{text} ± {spread:.{digits}f}"
+    return text if math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
 
 
 def _places(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -168,7 +169,8 @@ def _find(found: Sequence[Mapping[str, Any]], *wanted: str) -> Mapping[str, Any]
 
 
 def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
+    is_known = len(values) > 1 and not any(map(math.isnan, values))
+    return statistics.stdev(values) if is_known else math.nan
 
 
 def _lines(heads: list[str], lines: Lines) -> str:
