@@ -103,20 +103,17 @@ class Fitted:
 
 
 class Program:
-    """One network, compiled to be trained and looked at.
+    """One network, compiled once to be trained from any seed, and looked at.
 
     Args:
       model: network whose `num_classes` counts the background.
       classes: names of the classes without background.
       schedule: how it is trained.
-      seed: of its parameters and of dropout.
     """
 
-    def __init__(
-        self, model: Any, classes: Sequence[str], schedule: Schedule, *, seed: int
-    ) -> None:
+    def __init__(self, model: Any, classes: Sequence[str], schedule: Schedule) -> None:
         self.model, self.classes = model, tuple(classes)
-        self.schedule, self.seed = schedule, seed
+        self.schedule = schedule
         devices = sharding.devices_for(schedule.batch_size, None)
         self._mesh = sharding.data_mesh(devices)
         self._num_devices = len(devices)
@@ -127,7 +124,6 @@ class Program:
                 model=model,
                 loss=schedule.loss,
                 optimizer=self._optimizer,
-                seed=seed,
             ),
             self._mesh,
         )
@@ -138,24 +134,31 @@ class Program:
             partial(_predict, model=model, loss=schedule.loss), self._mesh
         )
 
-    def begin(self, image: np.ndarray) -> TrainState:
+    def begin(self, image: np.ndarray, *, seed: int) -> TrainState:
         """The state before the first update, for batches of this shape."""
-        variables = self.model.init(jax.random.key(self.seed), jnp.asarray(image[:1]))
+        variables = self.model.init(jax.random.key(seed), jnp.asarray(image[:1]))
         return sharding.replicate(initial_state(variables, self._optimizer), self._mesh)
 
     def train(
-        self, state: TrainState, batches: Iterator[Mapping[str, Any]]
+        self, state: TrainState, batches: Iterator[Mapping[str, Any]], *, seed: int
     ) -> tuple[TrainState, dict[str, float]]:
         """One epoch: the state after it, and its running measures.
+
+        Args:
+          state: donated.
+          batches: of the epoch.
+          seed: of dropout.
 
         Raises:
           NonFiniteLossError: the loss became NaN or infinite.
         """
         tally = Tally(self.classes)
+        # travels with the state, so that one program serves all seeds
+        number = sharding.replicate(jnp.asarray(seed, jnp.uint32), self._mesh)
         ahead = next(batches, None)
         while ahead is not None:
             batch = ahead
-            state, sums = self._step(state, self._put(batch))
+            (state, number), sums = self._step((state, number), self._put(batch))
             ahead = next(batches, None)  # read while the device computes
             sums = jax.device_get(sums)
             loss = float(sums["loss"])
@@ -193,6 +196,7 @@ def fit_network(
     *,
     train: Sequence[str],
     val: Sequence[str],
+    seed: int,
     log: Path,
     announce: Callable[[str], None],
 ) -> Fitted:
@@ -203,20 +207,21 @@ def fit_network(
       store: where the slices are.
       train: exams to train on.
       val: exams to validate on.
+      seed: of parameters, dropout and the order of slices.
       log: CSV file, written anew after each epoch.
       announce: takes a line about each epoch.
     """
     schedule = program.schedule
     optimizer, size = schedule.optimizer(), schedule.batch_size
     first = next(store.in_order(train, batch_size=1))
-    state = program.begin(first["image"])
+    state = program.begin(first["image"], seed=seed)
     plateau, stopping, best = Patience(), Patience(), Patience()
     variables, best_epoch, lr_factor = state.variables, 0, 1.0
     lines: list[dict[str, Any]] = []
     for epoch in range(1, schedule.epochs + 1):
         began = time.perf_counter()
-        batches = store.shuffled(train, batch_size=size, seed=program.seed, epoch=epoch)
-        state, running = program.train(state, batches)
+        batches = store.shuffled(train, batch_size=size, seed=seed, epoch=epoch)
+        state, running = program.train(state, batches, seed=seed)
         looked = program.evaluate(
             state.variables, store.in_order(val, batch_size=size)
         ).scores()
@@ -261,15 +266,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _train_step(
-    state: TrainState,
+    state_and_seed: tuple[TrainState, Any],
     batch: Mapping[str, Any],
     *,
     model: Any,
     loss: LossName,
     optimizer: optax.GradientTransformation,
-    seed: int,
     axis_name: str | None = None,
-) -> tuple[TrainState, dict[str, Any]]:
+) -> tuple[tuple[TrainState, Any], dict[str, Any]]:
+    state, seed = state_and_seed
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     params = state.variables["params"]
     fixed = {k: v for k, v in state.variables.items() if k != "params"}
@@ -294,7 +299,7 @@ def _train_step(
         state.step + 1, {"params": params, **new}, opt_state, state.lr_factor
     )
     sums = batch_sums(_PROBS[loss](logits), batch["labels"])
-    return new_state, {"loss": value, **sums}
+    return (new_state, seed), {"loss": value, **sums}
 
 
 def _look(

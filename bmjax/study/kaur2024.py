@@ -78,7 +78,7 @@ SCALES: dict[Scale, Kaur2024] = {
     "quick": Kaur2024(
         slicing=Slicing(size=32, every=4),
         schedule=Schedule(epochs=2, batch_size=4),
-        features=(2, 4, 4, 4, 4),
+        features=(4, 8, 8),
         num_seeds=1,
         num_phantoms=4,
         phantom_spacing_mm=(5.0, 5.0, 5.0),
@@ -203,12 +203,14 @@ def run_study(
     runs: dict[str, dict[int, Trained]] = {}
     for name, net in study.networks(len(store.classes) + 1).items():
         runs[name] = {}
+        program = Program(net, store.classes, study.schedule)
         for seed in range(study.num_seeds):
             folder = workdir / "runs" / f"{name}-{seed}"
             if not (folder / "scores.json").is_file():
-                program = Program(net, store.classes, study.schedule, seed=seed)
                 console.print(f"[bold]training {name}, seed {seed}")
-                train_one(program, store, split, folder=folder, console=console)
+                train_one(
+                    program, store, split, seed=seed, folder=folder, console=console
+                )
             runs[name][seed] = read_run(folder)
     results = {
         name: {seed: run.scores for seed, run in by_seed.items()}
@@ -225,6 +227,7 @@ def train_one(
     store: SliceStore,
     split: ThreeWay,
     *,
+    seed: int,
     folder: Path,
     console: Console,
 ) -> None:
@@ -239,6 +242,7 @@ def train_one(
         store,
         train=split.train,
         val=split.val,
+        seed=seed,
         log=folder / "log.csv",
         announce=console.print,
     )

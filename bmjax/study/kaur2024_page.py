@@ -110,7 +110,7 @@ def draw_figures(outcome: Outcome, *, workdir: Path) -> list[Plate]:
             num_skips=len(unet.features) - 1,
         )
     )
-    program = Program(unet, classes, outcome.study.schedule, seed=0)
+    program = Program(unet, classes, outcome.study.schedule)
     probs = program.probs(read_variables(workdir / "runs" / "unet2d-0"), image[None])
     plates.append(
         study2d.prediction(
