@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -16,6 +17,9 @@ def kaur2024(
     data: Path | None = None,
     epochs: int | None = None,
     seeds: int | None = None,
+    scaling: Literal["unit", "zscore"] = "unit",
+    loss: Literal["categorical", "binary"] = "categorical",
+    one_class: bool = False,
     as_published: bool = False,
     reduced: bool = False,
     quick: bool = False,
@@ -31,6 +35,12 @@ def kaur2024(
         synthetic exams if not given.
       epochs: most epochs of a training; the early end may come before.
       seeds: trainings of each network.
+      scaling: each channel of an exam to 0 to 1, or to mean 0 and spread 1; the paper
+        names both.
+      loss: softmax with categorical cross-entropy, or a sigmoid with binary
+        cross-entropy for each class; the paper names both.
+      one_class: all labels as one class, metastasis; of UCSF-BMSR the `_seg` files.
+        Taken by itself where no label exceeds 1.
       as_published: split by exam, as the published code does, so that exams of one
         patient may lie on two sides; otherwise by patient.
       reduced: slices of 64 x 64, one in four, and a quarter of the channels: for a
@@ -40,12 +50,15 @@ def kaur2024(
     from bmjax.study.kaur2024 import SCALES, run_study
 
     study = SCALES["quick" if quick else "reduced" if reduced else "full"]
-    if epochs is not None:
-        study = replace(study, schedule=replace(study.schedule, epochs=epochs))
-    if seeds is not None:
-        study = replace(study, num_seeds=seeds)
-    if as_published:
-        study = replace(study, split_by="exam")
+    study = replace(
+        study,
+        slicing=replace(study.slicing, scaling=scaling, binary=one_class),
+        schedule=replace(
+            study.schedule, loss=loss, epochs=epochs or study.schedule.epochs
+        ),
+        num_seeds=seeds or study.num_seeds,
+        split_by="exam" if as_published else "patient",
+    )
     page = run_study(workdir, study=study, data=data, console=Console(stderr=True))
     print_result(str(page))
     return OK

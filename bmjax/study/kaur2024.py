@@ -72,7 +72,7 @@ SCALES: dict[Scale, Kaur2024] = {
     # for a CPU: a quarter of the side, of the slices and of the channels
     "reduced": Kaur2024(
         slicing=Slicing(size=64, every=4),
-        schedule=Schedule(epochs=20),
+        schedule=Schedule(epochs=12),
         features=(8, 16, 32, 64, 128),
     ),
     "quick": Kaur2024(

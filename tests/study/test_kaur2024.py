@@ -15,7 +15,7 @@ from bmjax.study import iou_beside_dice, table4
 from bmjax.study.fit2d import Program, Schedule, fit_network
 from bmjax.study.kaur2024 import SCALES, Kaur2024, read_run
 from bmjax.study.scores2d import SOUND, Tally
-from bmjax.study.slices2d import SliceStore
+from bmjax.study.slices2d import SliceStore, Slicing
 from bmjax.training import TrainState
 
 
@@ -25,6 +25,7 @@ def main_returns(argv, code=0):
     assert end.value.code == code
 
 
+@pytest.mark.slow
 def test_the_whole_study_by_its_command(phantom_raw, tmp_path, capsys, monkeypatch):
     """One test, since the study takes a while: what it leaves, keeps and refuses."""
     quick = SCALES["quick"]
@@ -293,6 +294,12 @@ def test_as_published_and_scales_reach_the_study(monkeypatch, tmp_path):
     )
     expected = Kaur2024(split_by="exam", num_seeds=2, schedule=Schedule(epochs=7))
     assert seen == {"study": expected, "data": None}
+    options = ["--scaling", "zscore", "--loss", "binary", "--one-class"]
+    main_returns(["study", "kaur2024", "--workdir", str(tmp_path), *options])
+    expected = Kaur2024(
+        slicing=Slicing(scaling="zscore", binary=True), schedule=Schedule(loss="binary")
+    )
+    assert seen["study"] == expected
     main_returns(["study", "kaur2024", "--workdir", str(tmp_path), "--reduced"])
     assert seen["study"] == SCALES["reduced"]
 
