@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from bmjax.cli.output import OK, print_result
+from bmjax.cli.output import OK, USAGE, complain, print_result
 
 
 def kaur2024(
@@ -49,14 +49,19 @@ def kaur2024(
     """
     from bmjax.study.kaur2024 import SCALES, run_study
 
+    if quick and reduced:
+        complain("give --quick or --reduced, not both")
+        return USAGE
     study = SCALES["quick" if quick else "reduced" if reduced else "full"]
     study = replace(
         study,
         slicing=replace(study.slicing, scaling=scaling, binary=one_class),
         schedule=replace(
-            study.schedule, loss=loss, epochs=epochs or study.schedule.epochs
+            study.schedule,
+            loss=loss,
+            epochs=study.schedule.epochs if epochs is None else epochs,
         ),
-        num_seeds=seeds or study.num_seeds,
+        num_seeds=study.num_seeds if seeds is None else seeds,
         split_by="exam" if as_published else "patient",
     )
     page = run_study(workdir, study=study, data=data, console=Console(stderr=True))

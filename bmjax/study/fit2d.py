@@ -72,6 +72,14 @@ class Schedule:
     min_lr: float = 1e-6
     stop_patience: int | None = 2
 
+    def __post_init__(self) -> None:
+        """Refuse what trains nothing."""
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"{self.epochs} epochs in batches of {self.batch_size}; give at least "
+                "1 of each"
+            )
+
     def optimizer(self) -> Optimizer:
         """Keras' Adam: nothing clipped, no weight decay."""
         return Optimizer(
@@ -242,8 +250,8 @@ def fit_network(
         )
         best.look(-looked["loss"])
         if best.waited == 0:
-            # a copy: the state is donated to the next step
-            variables, best_epoch = jax.device_get(state.variables), epoch
+            # copies: the state is donated to the next step
+            variables, best_epoch = jax.tree.map(np.array, state.variables), epoch
         plateau.look(-looked["loss"], min_delta=schedule.plateau_delta)
         if plateau.is_out(schedule.plateau_patience):
             plateau.waited = 0

@@ -56,6 +56,11 @@ class Kaur2024:
     num_phantoms: int = 48
     phantom_spacing_mm: tuple[float, float, float] = (2.0, 2.0, 2.0)
 
+    def __post_init__(self) -> None:
+        """Refuse what trains nothing."""
+        if self.num_seeds < 1:
+            raise ValueError(f"{self.num_seeds} seeds; give at least 1")
+
     def networks(self, num_classes: int) -> dict[str, Any]:
         """The three networks by name; `num_classes` counts the background."""
         common = {"num_classes": num_classes, "features": self.features}

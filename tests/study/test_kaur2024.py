@@ -304,6 +304,20 @@ def test_as_published_and_scales_reach_the_study(monkeypatch, tmp_path):
     assert seen["study"] == SCALES["reduced"]
 
 
+@pytest.mark.parametrize("flag", ["--epochs", "--seeds"])
+def test_a_study_without_trainings_is_refused(flag, capsys, tmp_path):
+    command = ["study", "kaur2024", "--workdir", str(tmp_path / "w"), flag, "0"]
+    main_returns(command, code=1)
+    assert "give at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_two_scales_at_once_are_refused(capsys, tmp_path):
+    command = ["study", "kaur2024", "--workdir", str(tmp_path), "--quick"]
+    main_returns([*command, "--reduced"], code=2)
+    assert "--quick or --reduced" in capsys.readouterr().err
+
+
 def test_the_network_of_figure_7_is_that_of_the_module():
     from bmjax.study.kaur2024_page import stages
 
