@@ -35,7 +35,8 @@ def write_page(outcome: Outcome, *, workdir: Path) -> Path:
     why = iou_beside_dice.explain(ours, nothing)
     by_name = {plate.name[7:9]: plate.figure for plate in plates}
     histories = [by_name[n] for n in ("09", "10", "11")]
-    data = [by_name[n] for n in ("03", "04", "05", "06") if n in by_name]
+    charts = tuple(by_name[n] for n in ("04", "06") if n in by_name)
+    data = (by_name["03"], by_name["05"], page.Grid(blocks=charts))
     left_out: tuple[page.Block, ...] = ()
     if outcome.exams.left_out:
         title = f"{len(outcome.exams.left_out)} exams left out"
@@ -181,7 +182,7 @@ def _facts(outcome: Outcome) -> page.Facts:
             ("epochs at most", str(study.schedule.epochs)),
             ("seeds", str(study.num_seeds)),
             *params.items(),
-            ("device", f"{device.platform} {device.device_kind}"),
+            ("device", device.device_kind),
             ("versions", f"bmjax {bmjax.__version__}, JAX {jax.__version__}"),
         )
     )
