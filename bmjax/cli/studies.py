@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmjax.cli.output import OK, STOPPED, AsFlags, Positional, print_result
+from bmjax.cli.study2d import kaur2024
 from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
 from bmjax.study.scores import METRICS, STARTS
@@ -255,13 +256,14 @@ VERBS: dict[str, Callable[..., int]] = {
     "transfer": transfer,
     "statistics": statistics,
     "review": review,
+    "kaur2024": kaur2024,
     "sampling": sampling,
 }
 
 
 def run(argv: Sequence[str]) -> int:
     """Run one verb of `bmjax study`."""
-    if argv[:1] in (["transfer"], ["sampling"]):
+    if argv[:1] in (["transfer"], ["kaur2024"], ["sampling"]):
         use_cache()
         return_memory()
         split_cpu()

@@ -57,6 +57,7 @@ def house_style(theme: Theme) -> Iterator[None]:
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlecolor": INK[theme],
+        "pdf.fonttype": 42,  # text stays text
         "axes.titlelocation": "left",
         "axes.titlepad": 10,
         "axes.titlesize": 11,

@@ -49,7 +49,10 @@ class Found:
     num_cases: int
 
     def sensitivity(self, rate: float) -> float:
-        """Fraction of the small lesions found at a rate of false positives per case; NaN of none."""
+        """Fraction of the small lesions found at a rate of false positives per case.
+
+        NaN where there are none.
+        """
         if not len(self.small):
             return float("nan")
         lesions = np.concatenate([self.small, self.others])

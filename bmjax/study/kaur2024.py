@@ -1,0 +1,337 @@
+"""The first paper's 2-D study in one command: slices, three networks, Table 4, a page.
+
+Kaur and Singh 2024. What the paper leaves open is decided by fields whose defaults are
+those of the notebooks that its code goes back to.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+
+from bmjax import models, report, weights
+from bmjax.console import ticking
+from bmjax.data import phantom, streams
+from bmjax.data.cases import Case, sort_cases
+from bmjax.study import table4
+from bmjax.study.fit2d import Program, Schedule, fit_network, write_rows
+from bmjax.study.holdout import By, ThreeWay, split_three_ways
+from bmjax.study.slices2d import CHANNELS, SliceStore, Slicing, write_slices
+from bmjax.surgery import paths
+
+Scale = Literal["full", "reduced", "quick"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kaur2024:
+    """The whole study as one value.
+
+    Attributes:
+      slicing: how exams become slices.
+      schedule: how a network is trained.
+      features: channels of each level of the networks and of the bottleneck.
+      p_drop: dropout after each pool.
+      skip: what the U-Net's decoder concatenates, see `models.UNet2D`.
+      num_seeds: trainings of each network.
+      split_by: `patient`, or `exam` as in the published code.
+      split_seed: of the split; the same for every training.
+      num_phantoms: synthetic exams, where no data are given.
+      phantom_spacing_mm: of their voxels, z y x.
+    """
+
+    slicing: Slicing = Slicing()
+    schedule: Schedule = Schedule()
+    features: tuple[int, ...] = (32, 64, 128, 256, 512)
+    p_drop: float = 0.2
+    skip: Literal["before_pool", "after_pool"] = "before_pool"
+    num_seeds: int = 3
+    split_by: By = "patient"
+    split_seed: int = 0
+    num_phantoms: int = 48
+    phantom_spacing_mm: tuple[float, float, float] = (2.0, 2.0, 2.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what trains nothing."""
+        if self.num_seeds < 1:
+            raise ValueError(f"{self.num_seeds} seeds; give at least 1")
+
+    def networks(self, num_classes: int) -> dict[str, Any]:
+        """The three networks by name; `num_classes` counts the background."""
+        common = {"num_classes": num_classes, "features": self.features}
+        common |= {"p_drop": self.p_drop}
+        return {
+            "unet2d": models.UNet2D(**common, skip=self.skip),
+            "convnet": models.ConvNet(**common),
+            "fcn": models.FCN(**common),
+        }
+
+
+SCALES: dict[Scale, Kaur2024] = {
+    "full": Kaur2024(),
+    # for a CPU: a quarter of the side, of the slices and of the channels
+    "reduced": Kaur2024(
+        slicing=Slicing(size=64, every=4),
+        schedule=Schedule(epochs=12),
+        features=(8, 16, 32, 64, 128),
+    ),
+    "quick": Kaur2024(
+        slicing=Slicing(size=32, every=4),
+        schedule=Schedule(epochs=2, batch_size=4),
+        features=(4, 8, 8),
+        num_seeds=1,
+        num_phantoms=4,
+        phantom_spacing_mm=(5.0, 5.0, 5.0),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Exams:
+    """The exams of the study, and what was left out.
+
+    Attributes:
+      cases: exams with four channels and labels.
+      left_out: why others are not used, in words.
+      is_synthetic: whether they are phantoms.
+    """
+
+    cases: list[Case]
+    left_out: tuple[str, ...] = ()
+    is_synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training left: its folder's facts.
+
+    Attributes:
+      scores: measures by set.
+      epochs: lines of its log.
+      num_params: trained parameters of the network.
+    """
+
+    scores: dict[str, dict[str, float]]
+    epochs: list[dict[str, float]]
+    num_params: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that the page shows.
+
+    Attributes:
+      study: the settings.
+      exams: the data.
+      store: their slices.
+      split: the three sets.
+      runs: what each training left, by network and seed.
+      rows: of Table 4.
+    """
+
+    study: Kaur2024
+    exams: Exams
+    store: SliceStore
+    split: ThreeWay
+    runs: dict[str, dict[int, Trained]]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def find_exams(raw: Path, *, binary: bool) -> Exams:
+    """The exams of a data set that the study can use.
+
+    Of UCSF-BMSR those with a `_BraTS-seg`, in three classes of tumour; where no exam
+    has one, or with `binary`, each exam's `_seg` as one class.
+
+    Raises:
+      ValueError: an exam is incomplete in its channels, or none has labels.
+    """
+    cases, problems, _ = sort_cases(
+        raw, channels=CHANNELS, label_name="seg" if binary else ""
+    )
+    if problems:
+        raise ValueError("\n".join(str(problem) for problem in problems))
+    kept = [case for case in cases if case.labels is not None]
+    if not kept:
+        raise ValueError(f"{raw}: none of its {len(cases)} exams has labels")
+    left_out = tuple(f"{c.id}: no labels of this kind" for c in cases if not c.labels)
+    return Exams(kept, left_out)
+
+
+def run_study(
+    workdir: Path, *, study: Kaur2024, data: Path | None = None, console: Console
+) -> Path:
+    """Run every step that is not done yet, and write tables, figures and the page.
+
+    Args:
+      workdir: folder for everything.
+      study: the settings.
+      data: folder of exams; None draws phantoms.
+      console: where progress is shown.
+
+    Returns:
+      The page.
+
+    Raises:
+      ValueError: the folder holds a study with other settings, or the data are unfit.
+    """
+    from bmjax.study.kaur2024_page import write_page
+
+    if not report.can_draw():
+        raise ModuleNotFoundError(
+            "the study draws figures; install what they need with: "
+            "pip install 'bmjax[report]'"
+        )
+    _require_same(workdir / "study.json", study, data)
+    exams = _exams(workdir, study, data, console)
+    with ticking(console, "cutting slices") as tick:
+        store = write_slices(
+            exams.cases, workdir / "slices", study.slicing, progress=tick
+        )
+    for reason in exams.left_out:
+        console.print(f"left out: {reason}")
+    split = split_three_ways(store.patients, by=study.split_by, seed=study.split_seed)
+    shared = split.shared_patients(store.patients)
+    _write_json(
+        workdir / "split.json", {**split.sets(), "patients_on_two_sides": shared}
+    )
+    console.print(
+        "split: "
+        + ", ".join(f"{len(ids)} {name}" for name, ids in split.sets().items())
+        + f" exams; patients on two sides: {len(shared)}"
+    )
+    runs: dict[str, dict[int, Trained]] = {}
+    for name, net in study.networks(len(store.classes) + 1).items():
+        runs[name] = {}
+        program = Program(net, store.classes, study.schedule)
+        for seed in range(study.num_seeds):
+            folder = workdir / "runs" / f"{name}-{seed}"
+            if not (folder / "scores.json").is_file():
+                console.print(f"[bold]training {name}, seed {seed}")
+                train_one(
+                    program, store, split, seed=seed, folder=folder, console=console
+                )
+            runs[name][seed] = read_run(folder)
+    results = {
+        name: {seed: run.scores for seed, run in by_seed.items()}
+        for name, by_seed in runs.items()
+    }
+    rows = table4.rows(results, classes=store.classes)
+    write_rows(workdir / "table4.csv", rows)
+    streams.write_pieces(workdir / "table4.md", [table4.markdown(rows).encode()])
+    return write_page(Outcome(study, exams, store, split, runs, rows), workdir=workdir)
+
+
+def train_one(
+    program: Program,
+    store: SliceStore,
+    split: ThreeWay,
+    *,
+    seed: int,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Train a network and measure it on all three sets, into a run folder.
+
+    The folder gets `log.csv` (one line an epoch), `weights.safetensors` (of the best
+    validation loss), `exams.csv` (sound measures of each exam), and `scores.json` last.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fitted = fit_network(
+        program,
+        store,
+        train=split.train,
+        val=split.val,
+        seed=seed,
+        log=folder / "log.csv",
+        announce=console.print,
+    )
+    scores, exams = {}, []
+    for name, ids in split.sets().items():
+        batches = store.in_order(ids, batch_size=program.schedule.batch_size)
+        tally = program.evaluate(fitted.variables, batches)
+        # JSON has no NaN
+        scores[name] = {
+            measure: None if math.isnan(value) else value
+            for measure, value in tally.scores().items()
+        }
+        exams += [{"set": name, **row} for row in tally.by_exam()]
+    write_rows(folder / "exams.csv", exams)
+    tensors = paths.flatten(fitted.variables)
+    weights.write_weights(
+        folder / "weights.safetensors",
+        {name: np.asarray(value) for name, value in tensors.items()},
+    )
+    params = paths.flatten(fitted.variables["params"])
+    _write_json(
+        folder / "scores.json",
+        {
+            "scores": scores,
+            "best_epoch": fitted.best_epoch,
+            "num_params": sum(int(np.size(value)) for value in params.values()),
+        },
+    )
+
+
+def read_run(folder: Path) -> Trained:
+    """What `train_one` wrote."""
+    facts = json.loads((folder / "scores.json").read_text())
+    with (folder / "log.csv").open(newline="") as file:
+        lines = [
+            {name: float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    scores = {
+        name: {m: math.nan if v is None else v for m, v in measures.items()}
+        for name, measures in facts["scores"].items()
+    }
+    return Trained(scores, lines, facts["num_params"])
+
+
+def read_variables(folder: Path) -> Mapping[str, Any]:
+    """The weights that `train_one` wrote, as the network takes them."""
+    return paths.unflatten(weights.read_weights(folder / "weights.safetensors").tensors)
+
+
+def _exams(
+    workdir: Path, study: Kaur2024, data: Path | None, console: Console
+) -> Exams:
+    if data is not None:
+        return find_exams(data, binary=study.slicing.binary)
+    raw = workdir / "raw"
+    if not (raw / "manifest.csv").is_file():
+        cohort = replace(
+            phantom.SOURCE,
+            num_cases=study.num_phantoms,
+            spacing_mm=study.phantom_spacing_mm,
+        )
+        with ticking(console, "drawing synthetic exams") as tick:
+            phantom.write_cohort(cohort, raw, progress=tick, num_workers=2)
+    return replace(find_exams(raw, binary=study.slicing.binary), is_synthetic=True)
+
+
+def _require_same(path: Path, study: Kaur2024, data: Path | None) -> None:
+    """Refuse a folder that holds a study with other settings; else leave ours there."""
+    # through JSON, which has no tuples
+    own = json.loads(
+        json.dumps({**asdict(study), "data": None if data is None else str(data)})
+    )
+    if not path.is_file():
+        _write_json(path, own)
+        return
+    known = json.loads(path.read_text())
+    changed = sorted(name for name in own if own[name] != known.get(name))
+    if changed:
+        raise ValueError(
+            f"{path.parent}: holds a study with another {', '.join(changed)} "
+            f"(see {path}); choose another --workdir, or give the same settings"
+        )
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    streams.write_pieces(path, [json.dumps(value, indent=1).encode()])
