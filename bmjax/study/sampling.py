@@ -44,7 +44,7 @@ class Found:
     """
 
     small: Float[np.ndarray, " l"]
-    others: Float[np.ndarray, " l"]
+    others: Float[np.ndarray, " m"]
     false_positives: Float[np.ndarray, " f"]
     num_cases: int
 

@@ -69,6 +69,7 @@ def test_a_run_shows_how_it_goes(finished, tiny_experiment):
     assert b"train/images_per_s" in board
 
 
+@pytest.mark.slow
 def test_some_steps_are_traced_on_request(tiny_experiment, tmp_path):
     short = tiny_experiment.replace({"optimizer.num_steps": 5})
     bmjax.train(short, workdir=tmp_path / "run", profile_steps=2, **ONE)
@@ -147,7 +148,7 @@ def test_a_run_goes_on_with_as_many_devices_as_it_began_with(tiny_experiment, tm
     assert "began with 1 devices in 1 processes and goes on with 2 devices" in other
 
 
-@pytest.mark.parametrize("step", [2, 5])
+@pytest.mark.parametrize("step", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_equals_undisturbed(
     finished, tiny_experiment, tmp_path, monkeypatch, step
 ):

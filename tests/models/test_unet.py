@@ -101,6 +101,7 @@ def test_logits_are_float32_when_computing_in_bfloat16(key):
     assert model.apply(variables, image)[0].dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_no_number(key):
     plain = models.PlainUNet(features=(4, 4), num_classes=3)
     saving = models.PlainUNet(features=(4, 4), num_classes=3, use_remat=True)

@@ -59,7 +59,9 @@ def has_true_gradient(path):
     return not (names[-1] == "bias" and "conv" in "/".join(names))
 
 
-@pytest.mark.parametrize("name", ["plain", "unet2d"])
+@pytest.mark.parametrize(
+    "name", ["plain", pytest.param("unet2d", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)]
 )

@@ -68,7 +68,7 @@ def flat(tree):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_batch_in_parts_changes_the_network_as_the_whole_does(parts, devices):
     whole, _, expected = stepped()
     state, _, found = stepped(accumulate=parts, devices=devices)

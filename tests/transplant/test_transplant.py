@@ -192,6 +192,7 @@ def test_another_patch_shows_in_the_strides(source, experiment, plan):
         into(setting, plan, with_source(source))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_its_origin_but_not_with_another(
     source, experiment, tmp_path
 ):
