@@ -217,8 +217,10 @@ def test_a_step_gives_the_same_measures_on_one_device_and_on_eight():
             program.begin(batch["image"], seed=0), iter([batch]), seed=0
         )
         found.append(scores)
+    ties = 4 / batch["labels"].size  # voxels whose classes are equal to rounding
     for name, value in found[0].items():
-        np.testing.assert_allclose(value, found[1][name], rtol=2e-4, err_msg=name)
+        bound = {"rtol": 2e-4, "atol": 0 if name == "loss" else ties}
+        np.testing.assert_allclose(value, found[1][name], **bound, err_msg=name)
 
 
 def test_the_published_table_is_complete_and_shown_beside_ours():
