@@ -28,6 +28,7 @@ from bmjax.runs import Run
 from bmjax.weights import write_weights
 
 _BACKGROUND = "background"
+_MIRRORS = "inference_allowed_mirroring_axes"
 _READERS = {"RAS": "NibabelIOWithReorient", "stored": "SimpleITKIO"}
 _FAULTS = (KeyError, TypeError, AttributeError, IndexError)
 
@@ -58,6 +59,9 @@ def names_in(
 
 def read_model(metadata: Mapping[str, Any]) -> tuple[Experiment, Plan]:
     """The network that a checkpoint of nnU-Net holds, and how its images are prepared.
+
+    Where it was trained without mirroring along some axis, the experiment has none, so
+    that prediction refuses flips.
 
     Raises:
       ValueError: the file does not say, or the network has no counterpart here.
@@ -108,7 +112,11 @@ def read_model(metadata: Mapping[str, Any]) -> tuple[Experiment, Plan]:
     plan = Plan.from_dict(
         plan.to_dict() | {"channels": list(in_our_words(plan.channels))}
     )
-    return Experiment(model=model).resolve(plan), plan
+    experiment = Experiment(model=model).resolve(plan)
+    axes = metadata.get(_MIRRORS, range(len(plan.spacing_mm)))
+    if len(axes or ()) < len(plan.spacing_mm):
+        experiment = experiment.replace({"augment.p_mirror": 0.0})
+    return experiment, plan
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -167,9 +175,7 @@ def describe(run: Run) -> dict[str, Any]:
             "fold": 0,
             "dataset_json": dataset,
         },
-        "inference_allowed_mirroring_axes": (
-            list(range(len(plan.spacing_mm))) if mirrors else None
-        ),
+        _MIRRORS: list(range(len(plan.spacing_mm))) if mirrors else None,
     }
 
 

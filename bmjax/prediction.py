@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -290,7 +289,7 @@ def first_fold(found: Ensemble) -> dict[str, Any]:
 
 def network(found: Ensemble) -> tuple[Partial, int | None]:
     """The networks as one function, and how many are stacked in it."""
-    apply = _first_output(found.experiment.model)
+    apply = models.first_output(found.experiment.model)
     if len(found.folds) == 1:
         return Partial(apply, jax.tree.map(jnp.asarray, first_fold(found))), None
     folds = [Partial(apply, variables) for variables in found.folds.values()]
@@ -313,12 +312,3 @@ def _settings(
             "flips would feed it what it has not seen; predict with --tta none"
         )
     return settings
-
-
-@cache
-def _first_output(model: models.Network) -> Callable[[Any, jax.Array], jax.Array]:
-    def apply(variables: Any, image: jax.Array) -> jax.Array:
-        outputs: Any = model.apply(variables, image, is_training=False)
-        return outputs[0]
-
-    return apply

@@ -15,6 +15,7 @@ from rich.console import Console
 from bmjax import processes, report, sharding
 from bmjax.checkpoint import Checkpoints
 from bmjax.data.splits import Split
+from bmjax.data.store import Store
 from bmjax.experiment import Experiment
 from bmjax.feeding import patch_stream, placing
 from bmjax.planning import Plan
@@ -37,6 +38,7 @@ from bmjax.training import (
 )
 from bmjax.training.profile import profiled
 from bmjax.transplant import Origin, transplant
+from bmjax.volumes import volume_dice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,11 +324,13 @@ def _validation(
     means: Means,
     log: RunLog,
 ) -> Callable[[TrainState], dict[str, Any]]:
-    """The look at held-out patches; read in threads, which start at once."""
+    """The look at held-out patches, read in threads, which start at once, and cases."""
     look = make_validation_step(
         model=experiment.model, loss=experiment.loss, regions=plan.regions
     )
     threads = experiment.replace({"data.num_workers": 0})
+    store = Store(Path(experiment.data.store or ""))
+    whole = split.val[: experiment.fit.num_val_volumes]
     return validation(
         sharding.compile_for(look, mesh, is_deterministic=means.is_deterministic),
         lambda: patch_stream(threads, split.val, "val", experiment.fit.num_val_batches),
@@ -334,6 +338,7 @@ def _validation(
         regions=tuple(name for name, _ in plan.regions),
         batch_size=experiment.data.batch_size or 1,
         show=lambda image, step: log.show("val/image_labels_prediction", image, step),
+        volume_dice=volume_dice(experiment, store, whole) if whole else None,
     )
 
 

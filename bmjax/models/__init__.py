@@ -3,6 +3,7 @@
 from flax.linen import Module as Network
 
 from bmjax.models.baselines import FCN, ConvNet, UNet2D
+from bmjax.models.outputs import first_output
 from bmjax.models.segresnet import SegResNet
 from bmjax.models.unet import PlainUNet, ResEncUNet
 
@@ -14,4 +15,5 @@ __all__ = [
     "ResEncUNet",
     "SegResNet",
     "UNet2D",
+    "first_output",
 ]

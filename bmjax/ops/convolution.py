@@ -125,6 +125,7 @@ def _vendor_kernel_gradient(
     return jax.linear_transpose(function, kernel)(grads)[0]
 
 
+@partial(jax.jit, static_argnames=("strides", "algorithm"))
 def _forward_on_cpu(
     x: Array, kernel: Array, *, strides: Size, algorithm: str | None
 ) -> Array:
@@ -141,6 +142,7 @@ def _forward_on_cpu(
     return out if x.ndim == 5 else out[:, 0]
 
 
+@partial(jax.jit, static_argnames=("shape", "strides", "algorithm"))
 def _input_gradient_on_cpu(
     grads: Array,
     kernel: Array,
@@ -165,6 +167,7 @@ def _input_gradient_on_cpu(
     return x_grads.reshape(shape)
 
 
+@partial(jax.jit, static_argnames=("shape", "strides", "algorithm"))
 def _kernel_gradient_on_cpu(
     x: Array,
     grads: Array,

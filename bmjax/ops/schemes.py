@@ -6,9 +6,10 @@ only, so that float32 stays within a few times the rounding error of the direct 
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
-from jax import Array
+from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
@@ -125,25 +126,28 @@ class Winograd:
     def mix(self, rows: Float[Array, "*b r w c"]) -> Float[Array, "p *b t w c"]:
         """Combinations of six neighbouring rows, from every fourth row on."""
         reach = 4 * (rows.shape[-3] // 4)
-        views = [rows[..., i : i + reach - 3 : 4, :, :] for i in range(6)]
+        views = [lax.slice_in_dim(rows, i, i + reach - 3, 4, axis=-3) for i in range(6)]
         return jnp.stack([_combine(weights, views) for weights in _INPUT])
 
     def mix_kernel(
         self, kernel: Float[Array, "kz ky kx c f"]
     ) -> Float[Array, "p kz ty kx c f"]:
         """Combinations of the kernel's three rows."""
-        taps = [kernel[:, i : i + 1] for i in range(3)]
+        taps = [lax.slice_in_dim(kernel, i, i + 1, axis=1) for i in range(3)]
         return jnp.stack([_combine(weights, taps) for weights in _KERNEL])
 
     def rows(self, products: Float[Array, "p *b t x f"]) -> Float[Array, "*b y x f"]:
         """Four output rows from each row of the products."""
         *batch, num_tiles, width, num_out = products.shape[1:]
-        rows = jnp.stack([_combine(weights, products) for weights in _OUTPUT], -3)
+        terms = _parts(products)
+        rows = jnp.stack([_combine(weights, terms) for weights in _OUTPUT], -3)
         return rows.reshape(*batch, 4 * num_tiles, width, num_out)
 
     def spread(self, rows: Float[Array, "*b y x f"]) -> Float[Array, "p *b t x f"]:
         """Transpose of `rows`."""
-        views = [rows[..., i::4, :, :] for i in range(4)]
+        views = [
+            lax.slice_in_dim(rows, i, rows.shape[-3], 4, axis=-3) for i in range(4)
+        ]
         transposed = zip(*_OUTPUT, strict=True)
         return jnp.stack([_combine(weights, views) for weights in transposed])
 
@@ -152,15 +156,23 @@ class Winograd:
     ) -> Float[Array, "kz ky kx c f"]:
         """Transpose of `mix_kernel`."""
         transposed = zip(*_KERNEL, strict=True)
-        rows = [_combine(weights, matrices) for weights in transposed]
+        terms = _parts(matrices)
+        rows = [_combine(weights, terms) for weights in transposed]
         return jnp.concatenate(rows, 1)
 
 
-def _combine(weights: Sequence[float], terms: Sequence[Array] | Array) -> Array:
-    """Weighted sum without the terms of weight zero."""
+def _parts(products: Array) -> list[Array]:
+    return [lax.index_in_dim(products, i, keepdims=False) for i in range(len(products))]
+
+
+def _combine(weights: Sequence[float], terms: Sequence[Array]) -> Array:
+    """Weighted sum without the terms of weight zero.
+
+    In primitives: thousands of these are traced for one network.
+    """
     parts = [
-        terms[i] if weight == 1 else weight * terms[i]
-        for i, weight in enumerate(weights)
+        term if weight == 1 else lax.mul(term, lax.full_like(term, weight))
+        for weight, term in zip(weights, terms, strict=True)
         if weight
     ]
-    return sum(parts[1:], parts[0])
+    return reduce(lax.add, parts)

@@ -15,6 +15,10 @@ from bmjax.report import page
 from bmjax.report.style import DPI, SERIES, Theme, house_style
 
 SIZE_IN = (4.7, 2.95)
+_BY_REGION = {
+    "pseudo_dice": "Pseudo-Dice, validation",
+    "volume_dice": "Dice of whole cases, validation",
+}
 SHARES = {"accuracy": "Accuracy", "dice": "Dice", "iou": "IoU"}
 Record = Mapping[str, Any]
 Draw = Callable[[Axes, Theme], None]
@@ -95,29 +99,8 @@ def training_charts(
             alt=f"Loss by step of {names}.",
         )
     ]
-    regions = dict.fromkeys(
-        region
-        for records in runs.values()
-        for record in records
-        for region in record.get("pseudo_dice") or ()
-    )
-    if len(runs) == 1 and regions:
-        ((name, records),) = runs.items()
-        by_region = {r: series(records, "val", "pseudo_dice", r) for r in regions}
-        charts.append(
-            chart(
-                lambda a, t: draw_lines(a, t, by_region, "Pseudo-Dice, validation"),
-                name="pseudo_dice",
-                alt=f"Pseudo-Dice of validation patches by step of {name}.",
-            )
-        )
-    else:
-        for region in regions:
-            by_run = {
-                n: series(records, "val", "pseudo_dice", region)
-                for n, records in runs.items()
-            }
-            charts.append(_pseudo_dice_chart(region, by_run))
+    for kind, title in _BY_REGION.items():
+        charts += _dice_charts(runs, kind, title)
     rates = {n: series(records, "train", "lr") for n, records in runs.items()}
     waits = {n: series(records, "train", "wait_ms") for n, records in runs.items()}
     if len(runs) == 1:
@@ -162,12 +145,38 @@ def _logged_charts(runs: Mapping[str, Sequence[Record]]) -> list[page.Figure]:
 Series = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
 
 
-def _pseudo_dice_chart(region: str, by_run: Mapping[str, Series]) -> page.Figure:
-    return chart(
-        lambda a, t: draw_lines(a, t, by_run, f"Pseudo-Dice {region}, validation"),
-        name=f"pseudo_dice_{region}",
-        alt=f"Pseudo-Dice of {region} in validation patches by step.",
+def _dice_charts(
+    runs: Mapping[str, Sequence[Record]], kind: str, title: str
+) -> list[page.Figure]:
+    """Of one run all regions together; of several, each region by run."""
+    regions = dict.fromkeys(
+        region
+        for records in runs.values()
+        for record in records
+        for region in record.get(kind) or ()
     )
+    if len(runs) == 1 and regions:
+        ((name, records),) = runs.items()
+        by_name = {region: series(records, "val", kind, region) for region in regions}
+        return [
+            chart(
+                partial(draw_lines, by_name=by_name, title=title),
+                name=kind,
+                alt=f"{title}, by step of {name}.",
+            )
+        ]
+    return [
+        chart(
+            partial(
+                draw_lines,
+                by_name={n: series(r, "val", kind, region) for n, r in runs.items()},
+                title=f"{region}: {title}",
+            ),
+            name=f"{kind}_{region}",
+            alt=f"{title}: {region} by step.",
+        )
+        for region in regions
+    ]
 
 
 def _measured_chart(name: str, title: str, by_run: Mapping[str, Series]) -> page.Figure:

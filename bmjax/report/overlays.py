@@ -6,13 +6,14 @@ below (stored once, used by every panel that shows it), voxel-exact paths above.
 
 import hashlib
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
 
-from bmjax.metrics.lesions import components
+from bmjax.metrics.lesions import components, diameter_mm
 from bmjax.planning.labels import BRATS_METS, LABEL_COLOURS
 from bmjax.report import slices
 from bmjax.report.case_view import CaseView, Detail, Panel
@@ -28,6 +29,7 @@ from bmjax.report.volumes import CHANNEL_TITLES, CaseSources, CaseVolumes, read_
 CORE = ("ET", "NETC")
 NEAR_MM = 56.0
 MARGIN_MM = 5.0
+RING_MM = 3.0
 QUALITY = 82
 CONVENTION = (
     "Radiological display: the patient's right is on the left of the picture; sagittal "
@@ -35,7 +37,8 @@ CONVENTION = (
 )
 CONVENTION_WORST = (
     "Where there is a reference, they meet once more in the lesion that came out "
-    "worst: the largest that was missed, else that of the lowest Dice."
+    "worst: the largest that was missed, else that of the lowest Dice. Missed lesions "
+    "that a slice cuts are ringed."
 )
 
 
@@ -81,7 +84,7 @@ def case_view(
     pictures: dict[str, str] = {}
     panels = tuple(
         _panel(
-            sources.case,
+            sources,
             volumes,
             frame,
             centre=worst if frame.is_worst and worst is not None else largest,
@@ -174,7 +177,7 @@ def _worst(
 
 
 def _panel(
-    case: str,
+    sources: CaseSources,
     volumes: CaseVolumes,
     frame: _Frame,
     *,
@@ -200,14 +203,42 @@ def _panel(
         left_mm=left - NEAR_MM / 2, top_mm=top - NEAR_MM / 2, side_mm=NEAR_MM
     )
     height, width = slices.pixel_mm(spacing_mm, plane)
-    label = html.escape(f"{case} {frame.title} {frame.prediction}")
+    label = html.escape(f"{sources.case} {frame.title} {frame.prediction}")
     return Panel(
         title=frame.title,
         prediction=frame.prediction,
         sides=slices.SIDES[plane],
         svg=f'<svg viewBox="{box.to_viewbox()}" data-near="{near.to_viewbox()}" '
         f'role="img" aria-label="{label}">'
-        f'<g transform="scale({width:g} {height:g})">{layers}</g></svg>',
+        f'<g transform="scale({width:g} {height:g})">{layers}</g>'
+        f"{_rings(sources, volumes, frame, index)}</svg>",
+    )
+
+
+def _rings(
+    sources: CaseSources, volumes: CaseVolumes, frame: _Frame, index: int
+) -> str:
+    """A ring around each missed lesion that the slice cuts; nested ones share one."""
+    axis, spacing_mm = slices.CUT_AXIS[frame.plane], volumes.spacing_mm
+    rings: list[tuple[float, float, float]] = []
+    missed = [
+        spot
+        for spot in sources.spots
+        if spot.kind == "missed" and spot.prediction in ("", frame.prediction)
+    ]
+    for spot in sorted(missed, key=lambda spot: -spot.volume_mm3):
+        centre = volumes.nearest_voxel(spot.centre_mm)
+        radius_mm = diameter_mm(spot.volume_mm3) / 2
+        if abs(centre[axis] - index) * spacing_mm[axis] > radius_mm + spacing_mm[axis]:
+            continue
+        y, x = slices.place_mm(
+            centre, frame.plane, size=volumes.size, spacing_mm=spacing_mm
+        )
+        if all(math.hypot(x - a, y - b) > r for a, b, r in rings):
+            rings.append((x, y, radius_mm + RING_MM))
+    return "".join(
+        f'<circle class="missed" cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>'
+        for x, y, r in rings
     )
 
 

@@ -15,17 +15,20 @@ _SIZE_IN = (9.4, 6.0)
 
 
 def write_progress(run: str | Path) -> Path:
-    """Draw loss, pseudo-Dice, learning rate and time per step as far as they go.
+    """Draw loss, Dice, learning rate and time per step as far as they go.
 
     Args:
       run: run folder; its `progress.png` is replaced whole.
     """
     run = Path(run)
     records: list[dict[str, Any]] = list(read_records(run / "metrics.jsonl"))
+    kind, title = "pseudo_dice", "Pseudo-Dice, validation"
+    if any("volume_dice" in record for record in records):
+        kind, title = "volume_dice", "Dice of whole cases, validation"
     regions = dict.fromkeys(
-        region for record in records for region in record.get("pseudo_dice") or ()
+        region for record in records for region in record.get(kind) or ()
     )
-    dice = {region: series(records, "val", "pseudo_dice", region) for region in regions}
+    dice = {region: series(records, "val", kind, region) for region in regions}
     score = series(records, "val", "score")
     if len(score[0]):
         dice["running mean"] = score
@@ -33,7 +36,7 @@ def write_progress(run: str | Path) -> Path:
         figure = matplotlib.figure.Figure(figsize=_SIZE_IN, layout="constrained")
         loss, overlap, rate, pace = figure.subplots(2, 2).flat
         draw_loss(loss, "light", {run.name: records})
-        draw_lines(overlap, "light", dice, "Pseudo-Dice, validation")
+        draw_lines(overlap, "light", dice, title)
         rates = {"learning rate": series(records, "train", "lr")}
         draw_plain(rate, "light", rates, "Learning rate")
         times = {

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from bmjax import __version__
 from bmjax.report import sections
-from bmjax.report.overlays import CaseSources
 from bmjax.report.page import (
     Block,
     Cell,
@@ -17,6 +16,7 @@ from bmjax.report.page import (
     Text,
 )
 from bmjax.report.sources import read_evaluation, read_records
+from bmjax.report.volumes import CaseSources, Spot
 from bmjax.study import statistics_page
 from bmjax.study.challenging import mark_cases
 from bmjax.study.lesions import missed_by_all
@@ -197,6 +197,7 @@ def _cases(study: Study, scores: Scores, chosen: Sequence[Method]) -> list[CaseS
                     *_lost_facts([row for row in lost if row["case"] == case_id]),
                     *case.columns.items(),
                 ),
+                spots=tuple(_spot(row) for row in lost if row["case"] == case_id),
             )
         )
     return shown
@@ -211,6 +212,18 @@ def _lost_facts(lost: Sequence[Mapping[str, str]]) -> tuple[tuple[str, str], ...
         )
         for region in REGIONS
         if (own := [row for row in lost if row["region"] == region])
+    )
+
+
+def _spot(row: Mapping[str, str]) -> Spot:
+    """A lesion that all methods missed, to be ringed in every panel."""
+    x, y, z = (float(row[f"centre_{axis}_mm"]) for axis in "xyz")
+    return Spot(
+        kind="missed",
+        region=row["region"],
+        centre_mm=(x, y, z),
+        volume_mm3=float(row["volume_mm3"]),
+        dice=0.0,
     )
 
 

@@ -129,13 +129,15 @@ class TrainingBar:
     def update(self, record: Mapping[str, Any]) -> None:
         """Show one record of the log."""
         if record["kind"] == "val":
-            dice = " ".join(f"{k} {v:.3f}" for k, v in record["pseudo_dice"].items())
+            kind = "volume_dice" if "volume_dice" in record else "pseudo_dice"
+            dice = " ".join(f"{k} {v:.3f}" for k, v in record[kind].items())
             epoch = f"epoch {record['epoch']:g}, " if "epoch" in record else ""
             self._val = f"| {epoch}val {dice}"
             if not self._console.is_terminal:
                 self._console.print(
                     f"{self._title}: {epoch}step {record['step']}, val loss "
-                    f"{record['loss']:.3f}, pseudo-Dice {dice}{self._pace}"
+                    f"{record['loss']:.3f}, {kind.replace('_d', '-D')} {dice}"
+                    f"{self._pace}"
                 )
             return
         share = record["wait_ms"] / record["step_ms"]

@@ -26,10 +26,13 @@ class Fit:
       log_every: training records [steps].
       validate_every: validation on held-out patches [steps].
       num_val_batches: batches of one validation.
+      num_val_volumes: held-out cases that each validation also predicts whole, by
+        windows; where there are any, their mean Dice and not the pseudo-Dice decides
+        which checkpoint is the best. All of them where fewer are held out.
       checkpoint_every: saving [steps]; a new best is saved at once.
       keep_last: newest checkpoints kept, beside the best.
-      score_decay: share of the old value in the running mean of the pseudo-Dice that
-        decides which checkpoint is the best (nnU-Net: 0.9).
+      score_decay: share of the old value in the running mean of the Dice that decides
+        which checkpoint is the best (nnU-Net: 0.9).
       monitor: what plateaus and the early end go by: that running mean, or the
         validation loss.
       min_delta: smallest change of it that counts as better.
@@ -40,6 +43,7 @@ class Fit:
     log_every: int = 10
     validate_every: int = 250
     num_val_batches: int = 50
+    num_val_volumes: int = 0
     checkpoint_every: int = 250
     keep_last: int = 2
     score_decay: float = 0.9
@@ -128,7 +132,8 @@ def fit(
       settings: how often to look, log and save.
       optimizer: its length and its rates, for the log and at a plateau.
       train_step: compiled update.
-      validate: held-out loss and `pseudo_dice` by region.
+      validate: held-out loss and `pseudo_dice` by region, and `volume_dice` where whole
+        cases are predicted.
       put: places a host batch on the devices.
       save: writes a checkpoint.
       emit: takes each record.
@@ -214,10 +219,11 @@ def _look(
 
     Returns:
       The state, its rates lowered at a plateau, and whether it is the best so far by
-      nnU-Net's running mean of the pseudo-Dice.
+      the running mean of its Dice (nnU-Net).
     """
     found = validate(state)
-    dice = float(np.mean(list(found["pseudo_dice"].values())))
+    by_region = found.get("volume_dice") or found["pseudo_dice"]
+    dice = float(np.mean(list(by_region.values())))
     decay = settings.score_decay
     if progress.score is None:
         progress.score = dice

@@ -20,6 +20,7 @@ def validation(
     regions: tuple[str, ...],
     batch_size: int,
     show: Callable[[np.ndarray, int], None],
+    volume_dice: Callable[[TrainState], dict[str, float]] | None = None,
 ) -> Callable[[TrainState], dict[str, Any]]:
     """Build `validate(state)` on the same patches each time.
 
@@ -30,6 +31,7 @@ def validation(
       regions: names of the output channels.
       batch_size: samples of a batch, over all processes.
       show: takes a picture of the first patch (y x rgb) and the step.
+      volume_dice: Dice of whole held-out cases by region; None leaves them out.
     """
 
     def validate(state: TrainState) -> dict[str, Any]:
@@ -54,9 +56,11 @@ def validation(
         tp, fp, fn = (sum(x[kind] for x in found) for kind in ("tp", "fp", "fn"))
         # a region that is nowhere, neither in truth nor in prediction, agrees
         dice = np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0)
+        of_volumes = {} if volume_dice is None else {"volume_dice": volume_dice(state)}
         return {
             "loss": float(np.mean([x["loss"] for x in found])),
             "pseudo_dice": dict(zip(regions, dice.tolist(), strict=True)),
+            **of_volumes,
             "took_ms": 1e3 * (time.perf_counter() - begin),
             **meter.read(),
         }

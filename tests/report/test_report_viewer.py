@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from bmjax.data import nifti
 from bmjax.report import CaseSources, packing, slices
 from bmjax.report.overlays import case_view
-from bmjax.report.volumes import CaseVolumes, bounds, read_case
+from bmjax.report.volumes import CaseVolumes, Spot, bounds, read_case
 
 AFFINE = np.array([[1.0, 0, 0, -90], [0, 1.5, 0, -126], [0, 0, 2.0, -72], [0, 0, 0, 1]])
 SCRIPT = resources.files("bmjax.report") / "assets" / "viewer.js"
@@ -211,6 +213,25 @@ def test_the_script_and_the_header_agree_on_millimetres(sources):
     np.testing.assert_allclose(got, expected)
     back = in_script("Slices.nearestVoxel(given.data, given.mm)", place)
     assert back == [min(v, n - 1) for v, n in zip(voxel, data["size"], strict=True)]
+
+
+def test_a_missed_lesion_is_ringed_only_where_a_slice_cuts_it(sources):
+    """Four cubic millimetres, apart from the largest lesion in its axial slice."""
+    z = slices.focus(nifti.read_labels(sources.reference).array, core=(3,))[0]
+    x_mm, y_mm, z_mm = (AFFINE @ [9, 3, z, 1])[:3]
+    missed = Spot(
+        kind="missed", region="ET", centre_mm=(x_mm, y_mm, z_mm), volume_mm3=4.0
+    )
+    nested = replace(missed, region="WT", volume_mm3=3.0)
+    found = replace(missed, kind="found", centre_mm=(x_mm, y_mm + 9, z_mm))
+    view = case_view(replace(sources, spots=(found, nested, missed)), channels=("t1c",))
+    rings = {
+        panel.title: re.findall(r'<circle class="missed" ([^/]*)/>', panel.svg)
+        for panel in view.panels
+    }
+    # 10 x 12 voxels of 1.5 x 1 mm, shown from anterior and from the patient's right
+    assert rings["T1c axial"] == ['cx="2.5" cy="9.8" r="4.0"']
+    assert rings["T1c coronal"] == rings["T1c sagittal"] == []
 
 
 def test_a_case_without_images_is_shown_on_black(sources):

@@ -98,6 +98,20 @@ def _checkpoint(file, experiment, plan, change):
     return file
 
 
+@pytest.mark.parametrize("axes", [None, [0, 1]])
+def test_a_network_that_saw_no_mirrored_image_has_none_at_prediction(
+    tmp_path, experiment, plan, axes
+):
+    def limit(metadata):
+        metadata["inference_allowed_mirroring_axes"] = axes
+
+    whole = _checkpoint(tmp_path / "whole.pth", experiment, plan, lambda m: None)
+    limited = _checkpoint(tmp_path / "limited.pth", experiment, plan, limit)
+    for file, is_mirrored in ((whole, True), (limited, False)):
+        run, _ = read_nnunet(file, surgery=Surgery())
+        assert (run.experiment.augment.p_mirror > 0) == is_mirrored
+
+
 def test_a_softmax_network_begins_a_training_but_predicts_nothing(
     tmp_path, experiment, plan
 ):
