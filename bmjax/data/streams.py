@@ -4,10 +4,13 @@ A gzip stream is followed to its last byte, so that truncation and checksum erro
 noticed, and never keeps more bytes in memory than its reader asked for.
 """
 
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,6 +22,7 @@ _GZIP = b"\x1f\x8b"
 _GZIP_MAX_RATIO = 1032  # deflate cannot expand more than this
 _CHUNK_BYTES = 1 << 16
 _COMPRESSION = 6  # labels: as fast as level 1 and a seventh of its size
+_PART = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
 
 
 def fault(path: str | Path, found: str, remedy: str) -> ValueError:
@@ -85,6 +89,8 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
+            # held until the file has its name: only a killed writer's can be locked
+            fcntl.flock(file, fcntl.LOCK_EX)
             if path.name.endswith(".gz"):
                 packer = zlib_ng.compressobj(_COMPRESSION, zlib_ng.DEFLATED, 31)
                 for piece in pieces:
@@ -94,9 +100,31 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
                 file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_unfinished(
+    folder: Path, *, within: Literal["folder", "tree"] = "folder"
+) -> None:
+    """Remove what `write_pieces` left where it was killed; who still writes is let be.
+
+    Args:
+      folder: where to look; it need not exist.
+      within: `tree` looks into the folders in it, too.
+    """
+    for root, folders, names in os.walk(folder):  # passes over what just vanished
+        if within == "folder":
+            folders.clear()
+        for name in filter(_PART.fullmatch, names):
+            part = Path(root, name)
+            try:
+                with part.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()
+            except (FileNotFoundError, BlockingIOError):
+                continue  # it just got its name, or is being written
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

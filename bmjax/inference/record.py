@@ -118,6 +118,7 @@ class Record:
             "settings": json.loads(json.dumps(asdict(settings))),
             "outputs": json.loads(json.dumps(asdict(outputs))),
         }
+        streams.remove_unfinished(out)
         earlier = _read(out / NAME)
         if not overwrite:
             _require_same(out, run, earlier, [case.id for case in cases])
