@@ -148,7 +148,7 @@ def read_bundle(path: Path, *, folds: Sequence[int] | None = None) -> Bundle:
             f"{path}: not a bundle, or a damaged one ({error}); copy it again"
         ) from error
     try:
-        plan = Plan.from_dict(json.loads(texts["plan.json"]))
+        plan = Plan.from_json(texts["plan.json"])
         steps = {int(k): int(v) for k, v in manifest["steps"].items()}
         versions = {str(k): str(v) for k, v in manifest["versions"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -197,7 +197,7 @@ def _manifest(path: Path, content: bytes) -> dict[str, Any]:
         found = json.loads(content)
         version, digests = found["format"], found["sha256"]
         is_sound = isinstance(digests, dict) and isinstance(found["steps"], dict)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its manifest is unusable ({error!r})") from error
     if not is_sound:
         raise ValueError(f"{path}: its manifest is unusable")

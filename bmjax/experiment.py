@@ -106,9 +106,23 @@ class Experiment:
           allow: packages outside bmjax whose classes may be imported for it.
 
         Raises:
-          ValueError: it names a class of a package that is not allowed.
+          ValueError: it names a class of a package that is not allowed, or is no
+            experiment of this version.
         """
-        return _decode(json.loads(text), allow)
+        try:
+            found = _decode(json.loads(text), allow)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a saved experiment ({error!r})") from error
+        if not isinstance(found, Experiment):
+            raise ValueError(f"not a saved experiment, but {type(found).__name__}")
+        for part in dataclasses.fields(Experiment):
+            value = getattr(found, part.name)
+            if isinstance(part.type, type) and not isinstance(value, part.type):
+                raise ValueError(
+                    f"a saved experiment whose {part.name} is {value!r}; expected "
+                    f"{part.type.__name__}"
+                )
+        return found
 
 
 def load(path: str | Path, *, allow: tuple[str, ...] = ()) -> Experiment:
@@ -132,7 +146,10 @@ def load(path: str | Path, *, allow: tuple[str, ...] = ()) -> Experiment:
             f"{path}: no such config; expected a .py or a run folder"
         )
     if path.suffix == ".json":
-        return Experiment.from_json(path.read_text(), allow=allow)
+        try:
+            return Experiment.from_json(path.read_text(), allow=allow)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     spec = importlib.util.spec_from_file_location(f"bmjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path}: not a Python file; a config ends in .py")

@@ -5,7 +5,6 @@ No format can make the reader run anything: npz is read without pickle, torch's 
 """
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from bmjax.npz import read_npz
 from bmjax.torch_zip import Tensor, read_torch_zip, write_torch_zip
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
@@ -118,15 +118,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_npz(path: Path) -> Weights:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            tensors = {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(
-            f"{path}: is no npz file of plain arrays, {error}; arrays of objects are "
-            "never read, since they could run code"
-        ) from error
-    return Weights(tensors=tensors, metadata={})
+    return Weights(tensors=read_npz(path), metadata={})
 
 
 def _read_torch(path: Path) -> Weights:

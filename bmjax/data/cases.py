@@ -10,6 +10,7 @@ from bmjax.data.layout import (
     Found,
     Problem,
     Survey,
+    names_a_file,
     release_label_map,
     survey_folder,
 )
@@ -47,6 +48,18 @@ class Case:
     labels: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     reading: Reading = Reading()
+
+    def __post_init__(self) -> None:
+        """Refuse an id by which files would be written elsewhere.
+
+        Raises:
+          ValueError: it cannot name a file.
+        """
+        if not names_a_file(self.id):
+            raise ValueError(
+                f"{self.id!r} cannot name a case: its files are named after it; give "
+                "it a name without slashes, of at most 200 bytes"
+            )
 
 
 def survey(

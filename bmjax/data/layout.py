@@ -182,6 +182,15 @@ def stem_of(path: Path) -> str | None:
     return None
 
 
+def names_a_file(case: str) -> bool:
+    """Whether a case's id can be the name of its files, and leads to no other folder.
+
+    Two hundred bytes leave room for what is put before and after it.
+    """
+    is_plain = case.isprintable() and not set(case) & {"/", "\\"}
+    return is_plain and case not in ("", ".", "..") and len(case.encode()) <= 200
+
+
 def leaves(path: Path, root: Path) -> bool:
     """Whether a path leads, links followed, to somewhere outside of root."""
     return not path.resolve().is_relative_to(root.resolve())

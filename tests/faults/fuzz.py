@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 PEAK_BYTES = 64 * 2**20
 LIMIT_S = 20.0
 _MORE_BYTES = 2**30
+_SHOWN = 1500
 REFUSALS = (ValueError, FileNotFoundError)
 
 
@@ -159,10 +160,17 @@ def run(kind: str, *, inputs: int, seed: int) -> tuple[Counter[str], str | None]
 
     try:
         attempt()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        notes = "\n".join(getattr(error, "__notes__", ()))
-        failure = f"{type(error).__name__}: {error}\n{notes}"
+    except ExceptionGroup as errors:
+        failure = "\n".join(map(_shown, errors.exceptions))
+    except Exception as error:  # whatever it is, it is the finding
+        failure = _shown(error)
     return counts, failure
+
+
+def _shown(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    return f"{text[:_SHOWN]}\n{notes[:_SHOWN]}"
 
 
 def summary(found: dict[str, tuple[Counter[str], str | None]], command: str) -> str:
