@@ -3,8 +3,11 @@
 import ast
 import json
 import os
+import re
 import stat
 import sys
+import tomllib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -127,17 +130,14 @@ def test_a_dataset_json_cannot_name_a_case_out_of_the_folder(tmp_path, name):
         Case(id=name, patient="p", images={})
 
 
-def test_a_case_of_an_old_store_cannot_be_written_elsewhere(
-    tmp_path, phantom_store, brats_plan
-):
-    """Also where a program makes its cases by hand: no folder appears beside."""
+def test_a_case_made_by_hand_cannot_be_written_elsewhere(tmp_path, brats_plan):
     home = tmp_path / "store"
     with pytest.raises(ValueError, match="cannot name a case"):
         prepare_store([Case(id="../beside", patient="p", images={})], brats_plan, home)
     assert not (tmp_path / "beside").exists()
 
 
-def test_a_config_of_the_cache_is_private_and_of_one_kind_of_cpu(tmp_path, monkeypatch):
+def test_the_cache_is_private_and_of_one_kind_of_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ours = compilation.cache_folder()
     real = Path.read_text
@@ -159,7 +159,9 @@ def test_a_config_of_the_cache_is_private_and_of_one_kind_of_cpu(tmp_path, monke
     finally:
         os.umask(umask)
         compilation.jax.config.update("jax_compilation_cache_dir", before)
-    assert folder is not None and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder is not None
+    for place in (folder, folder.parent):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
 
 
 def test_the_readers_form_escapes_the_names_of_cases():
@@ -194,3 +196,41 @@ def test_parts_in_folders_below_go_where_a_whole_tree_is_ours(tmp_path):
     assert part.exists()
     remove_unfinished(tmp_path, within="tree")
     assert not part.exists()
+
+
+ROOT = PACKAGE.parent
+FAMILIES = {
+    "Apache-2.0": "apache",
+    "BSD, MIT, PSF": "bsd|mit|psf|python software",
+    "LGPL-3.0-or-later": "lgpl-3.0-or-later",
+}
+
+
+def licence(package):
+    """What a package's metadata say, whichever field they say it in."""
+    facts = metadata(package)
+    classes = [c for c in facts.get_all("Classifier") or [] if "License ::" in c]
+    stated = [facts.get("License-Expression"), *classes, facts.get("License")]
+    return next(text for text in stated if text).partition("\n")[0].lower()
+
+
+def test_the_readme_lists_the_licence_of_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["report"]]
+    names = {re.match(r"[\w.-]+", line)[0] for line in needed}
+    terms = (ROOT / "README.md").read_text().partition("## Terms")[2]
+    listed = {}
+    for family, pattern in FAMILIES.items():
+        row = re.search(rf"^\| {re.escape(family)} \| (.*) \|$", terms, re.MULTILINE)
+        for name in row[1].split(", "):
+            listed[name] = pattern
+    assert set(listed) == names
+    for name, pattern in listed.items():
+        assert re.search(pattern, licence(name)), f"{name}: {licence(name)}"
+
+
+def test_the_citation_is_of_this_version_and_licence():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"version: {bmjax.__version__}\n" in citation
+    assert "license: Apache-2.0\n" in citation
+    assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
