@@ -23,8 +23,8 @@ DATASET = {
 SMALL = {
     "prepare": "--patch-size 16 16 16 --batch-size 2 --num-workers 1",
     "train": "--optimizer.num-epochs 2 --optimizer.epoch-steps 1 "
-    "--model.features 4 8 8 --data.num-folds 2 --fit.num-val-batches 1 --fit.validate-every 1 "
-    "--num-devices 1",
+    "--model.features 4 8 8 --data.num-folds 2 --fit.num-val-batches 1 "
+    "--fit.validate-every 1 --num-devices 1",
     "evaluate": "--num-workers 1",
 }
 
