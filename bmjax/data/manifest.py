@@ -8,6 +8,7 @@ from bmjax.data.layout import (
     Found,
     Problem,
     Survey,
+    is_there,
     leaves,
     names_a_file,
     patient_and_visit,
@@ -69,7 +70,7 @@ def survey_manifest(
                     "move the manifest above it, or allow paths to lead outside"
                 )
                 survey.faults.append(Problem(case, file, message))
-            elif not file.is_file():
+            elif not is_there(file):
                 message = f"line {number}: no such file, named in column {column}"
                 survey.faults.append(Problem(case, file, message))
             else:

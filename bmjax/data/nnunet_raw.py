@@ -20,6 +20,7 @@ from bmjax.data.layout import (
     Survey,
     files_under,
     in_our_words,
+    is_there,
     leaves,
     names_a_file,
     patient_and_visit,
@@ -147,7 +148,7 @@ def _read_list(
                     "allow paths to lead outside (--allow-outside)"
                 )
                 survey.faults.append(Problem(case, path, message))
-            elif not path.is_file():
+            elif not is_there(path):
                 message = f"no such file, named in {NAME}"
                 survey.faults.append(Problem(case, path, message))
             else:

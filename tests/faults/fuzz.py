@@ -97,7 +97,7 @@ def _copied(value: Any) -> Any:
 
 def _changed_once(draw: st.DrawFn, value: Any) -> Any:
     if not isinstance(value, dict | list) or not value or draw(st.integers(0, 5)) == 0:
-        return draw(ODD)
+        return _copied(draw(ODD))
     keys = list(value) if isinstance(value, dict) else [*range(len(value))]
     key, way = draw(st.sampled_from(keys)), draw(st.integers(0, 7))
     if way == 0:

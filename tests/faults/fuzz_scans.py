@@ -149,8 +149,9 @@ def _require_values(packed: bytes, array: np.ndarray) -> None:
     dtype = np.dtype(order + _NUMPY[code])
     raw = np.frombuffer(content, dtype, array.size, start).reshape(array.shape)
     with np.errstate(all="ignore"):
-        if slope != 0 and math.isfinite(slope):
-            shift = inter if math.isfinite(inter) else 0.0
+        shift = inter if math.isfinite(inter) else 0.0
+        is_scaled = slope != 0 and math.isfinite(slope) and (slope, shift) != (1, 0)
+        if is_scaled:
             raw = (raw.astype(np.float64) * slope + shift).astype(np.float32)
         np.testing.assert_allclose(array, raw.astype(array.dtype), rtol=1e-5)
 

@@ -38,10 +38,16 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
     """The bytes of a table, most often with a column for the case."""
     names = draw(st.lists(_COLUMNS, min_size=1, max_size=8))
     if draw(st.integers(0, 4)):
-        names = list(dict.fromkeys(["case", *names]))
-    count = len(names) + draw(st.integers(-1, 1))
-    row = st.lists(_CELLS, min_size=max(0, count), max_size=max(0, count))
-    rows = [names, *draw(st.lists(row, max_size=4))]
+        names = list(dict.fromkeys(["case", "t1c", *names]))
+    rows = [names]
+    for number in range(draw(st.integers(0, 4))):
+        row = [
+            draw(_CELLS)
+            if draw(st.integers(0, 3)) == 0
+            else {"case": f"A-{number}"}.get(name, "in.nii.gz")
+            for name in names
+        ]
+        rows.append(row[: draw(st.integers(0, 9)) or None])
     ending = draw(st.sampled_from(["\n", "\r\n", "\r"]))
     name = draw(st.sampled_from(["cases.csv", "cases.tsv"]))
     mark = "\t" if name.endswith("tsv") else ","

@@ -1,0 +1,102 @@
+"""Which affine a NIfTI header gives: its sform, else its qform, else its voxel size.
+
+The qform is the standard's method 2, the sform its method 3
+(https://nifti.nimh.nih.gov/nifti-1).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from bmjax.data.grids import max_shift_vox
+from bmjax.data.streams import fault
+
+Affine = Float[np.ndarray, "4 4"]
+MAX_COSINE = 1e-3  # of the angle between two axes; headers round to about 1e-6
+_MAX_EXCESS = 1e-6  # of a unit quaternion's length, for the same reason
+
+
+def affine_of(
+    path: Path, fields: Any, *, base: Affine, size: tuple[int, int, int]
+) -> tuple[Affine, tuple[str, ...]]:
+    """The affine of a header, and what is odd about it.
+
+    Args:
+      path: the file, for the error.
+      fields: of the header, by name.
+      base: the affine of the voxel size alone.
+      size: voxels along z, y, x.
+
+    Raises:
+      ValueError: it gives no place to the voxels.
+    """
+    remarks: tuple[str, ...] = ()
+    has_sform, has_qform = int(fields["sform_code"]) > 0, int(fields["qform_code"]) > 0
+    qform = qform_of(fields) if has_qform else None
+    if has_sform:
+        affine = np.eye(4)
+        affine[:3] = [fields[f"srow_{axis}"] for axis in "xyz"]
+    elif qform is not None:
+        affine = qform
+    elif has_qform:
+        raise fault(
+            path,
+            "its qform is no rotation, and it has no sform, so that left and right are "
+            "not known",
+            "correct the header",
+        )
+    else:
+        affine = np.asarray(base, np.float64)
+        remarks += ("neither sform nor qform; orientation assumed from the voxel size",)
+    _require_volume(path, affine)
+    if has_sform and has_qform and qform is None:
+        remarks += ("its qform is no rotation and is not used",)
+    if qform is not None and max_shift_vox(affine, qform, size) > 0.1:
+        remarks += (
+            f"sform {_rows(affine)} and qform {_rows(qform)} differ; the sform is used",
+        )
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosine = np.abs(axes.T @ axes - np.eye(3)).max()
+    if cosine > MAX_COSINE:
+        angle_deg = np.degrees(np.arccos(min(cosine, 1.0)))
+        remarks += (
+            f"sheared: two of its axes meet at {angle_deg:.4g} degrees; its voxels are "
+            "taken as rectangular",
+        )
+    return affine, remarks
+
+
+def qform_of(fields: Any) -> Affine | None:
+    """The qform of a header; None where its numbers are no rotation."""
+    quaternion = [float(fields[f"quatern_{part}"]) for part in "bcd"]
+    fac, *voxel_mm = (float(value) for value in fields["pixdim"][:4])
+    numbers = np.array([*quaternion, *voxel_mm])
+    if not np.isfinite(numbers).all() or min(voxel_mm) < 0:
+        return None
+    rest = 1 - np.square(quaternion).sum()
+    if rest < -_MAX_EXCESS:
+        return None
+    a, b, c, d = np.array([np.sqrt(max(rest, 0.0)), *quaternion])
+    affine = np.eye(4)
+    affine[:3, :3] = [
+        [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+        [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+        [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+    ]
+    voxel_mm[2] *= -1 if fac < 0 else 1  # 0 stands for 1, and so does what is odd
+    affine[:3, :3] *= voxel_mm
+    affine[:3, 3] = [fields[f"qoffset_{axis}"] for axis in "xyz"]
+    return affine
+
+
+def _require_volume(path: Path, affine: Affine) -> None:
+    scale = np.linalg.norm(affine[:3, :3], axis=0)
+    is_sound = bool(np.isfinite(affine).all() and (scale > 0).all())
+    if not is_sound or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-4:
+        raise fault(path, f"singular affine {_rows(affine)}", "correct the header")
+
+
+def _rows(affine: Affine) -> str:
+    return np.array2string(affine[:3], precision=4).replace("\n", "")
