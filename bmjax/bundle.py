@@ -41,6 +41,10 @@ SUFFIX = ".bmjax"
 _MANIFEST = "manifest.json"
 _TEXTS = ("experiment.json", "plan.json", "labels.csv", "README.md")
 _FOLD = re.compile(r"fold_(0|[1-9][0-9]{0,2})\.safetensors")
+_DAMAGED = (
+    *(zipfile.BadZipFile, EOFError, struct.error, NotImplementedError),
+    UnicodeDecodeError,  # of a member's name
+)
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
@@ -143,7 +147,7 @@ def read_bundle(path: Path, *, folds: Sequence[int] | None = None) -> Bundle:
             names = _safe_names(path, archive)
             manifest = _manifest(path, archive.read(_MANIFEST))
             texts, tensors = _verified(path, archive, names, manifest, folds)
-    except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{path}: not a bundle, or a damaged one ({error}); copy it again"
         ) from error

@@ -4,6 +4,7 @@ No format can make the reader run anything: npz is read without pickle, torch's 
 `torch_zip`. Names and axes are turned into ours by `surgery.from_torch`.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bmjax.npz import read_npz
 from bmjax.torch_zip import Tensor, read_torch_zip, write_torch_zip
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
+_MAX_SHARING = 16  # nnU-Net's checkpoints have the encoder twice
 # nnU-Net's trainer; Lightning and others; MONAI's handlers
 _HOLDERS = ("network_weights", "state_dict", "model")
 
@@ -127,11 +129,19 @@ def _read_torch(path: Path) -> Weights:
         raise ValueError(f"{path}: holds a {type(content).__name__}, no state dict")
     holder = next((h for h in _HOLDERS if isinstance(content.get(h), dict)), None)
     state = content if holder is None else content[holder]
-    tensors = {
-        name: tensor.array()
+    found = {
+        name: tensor
         for name, tensor in state.items()
         if isinstance(tensor, Tensor) and isinstance(name, str)
     }
+    promised = sum(math.prod(t.shape) * t.dtype.itemsize for t in found.values())
+    if promised > _MAX_SHARING * path.stat().st_size:
+        raise ValueError(
+            f"{path}: its tensors would take {promised} bytes, since many share one "
+            f"storage, more than {_MAX_SHARING} times the file; save the weights "
+            "again, best as .safetensors"
+        )
+    tensors = {name: tensor.array() for name, tensor in found.items()}
     taken = tensors if holder is None else (holder,)
     rest = {str(k): v for k, v in content.items() if k not in taken}
     return Weights(tensors=tensors, metadata=rest)
