@@ -117,7 +117,8 @@ class Experiment:
             raise ValueError(f"not a saved experiment, but {type(found).__name__}")
         for part in dataclasses.fields(Experiment):
             value = getattr(found, part.name)
-            if isinstance(part.type, type) and not isinstance(value, part.type):
+            is_plain = isinstance(part.type, type) and part.type is not Any
+            if is_plain and not isinstance(value, part.type):
                 raise ValueError(
                     f"a saved experiment whose {part.name} is {value!r}; expected "
                     f"{part.type.__name__}"

@@ -4,7 +4,7 @@
 
 A round is one SIGKILL or SIGTERM to a command that runs, at a moment that the seed
 draws; the next round of the same working folder kills the command that goes on from
-there. After one to three rounds the command is left alone, and what it leaves must be,
+there. After one to five rounds the command is left alone, and what it leaves must be,
 file by file, what an undisturbed run leaves: parameters, predictions, stores, tables
 and logs, without temporary files and without a case lost or doubled.
 """
@@ -158,7 +158,7 @@ def summary(chains: list[Chain], command: str) -> str:
         f"- device: {os.cpu_count()} cores, {platform.machine()}, no accelerator",
         f"- versions: {versions()}",
         "",
-        "A round is one signal to a running command; after one to three of them the",
+        "A round is one signal to a running command; after one to five of them the",
         "command is started once more and left alone, and each file of its working",
         "folder is compared with that of an undisturbed run (times, memory and paths",
         "aside; of checkpoints the arrays). Pages and pictures have to be there.",
@@ -209,7 +209,7 @@ def main() -> int:
             while len(running) < args.at_once and planned < args.rounds and not is_over:
                 job = JOBS[args.jobs[seed % len(args.jobs)]]
                 rounds = min(
-                    1 + random.Random(seed).randrange(3), args.rounds - planned
+                    1 + random.Random(seed).randrange(5), args.rounds - planned
                 )
                 call = pool.submit(torture, job, base, seed=seed, rounds=rounds)
                 running.append((call, rounds))

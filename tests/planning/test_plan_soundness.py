@@ -1,10 +1,12 @@
 """A plan that a file describes is refused where nothing could be done by it."""
 
+import dataclasses
 import math
 
 import pytest
 
 from bmjax.planning import Plan
+from bmjax.planning.soundness import require_sound
 
 BAD = {
     "channels": [(), "t1c", ("",), (1,)],
@@ -30,9 +32,13 @@ PAIRS = [(name, value) for name, values in BAD.items() for value in values]
 
 @pytest.mark.parametrize(("name", "value"), PAIRS)
 def test_a_value_that_is_none_of_a_plan_is_named(brats_plan, name, value):
-    values = brats_plan.to_dict() | {name: value}
     with pytest.raises(ValueError, match=f"plan: (strides and )?{name}"):
-        Plan.from_dict(values)
+        require_sound(vars(brats_plan) | {name: value})
+
+
+def test_no_plan_is_made_of_such_values(brats_plan):
+    with pytest.raises(ValueError, match="plan: spacing_mm is"):
+        dataclasses.replace(brats_plan, spacing_mm=(1.0, -1.0, 1.0))
 
 
 def test_every_field_of_a_plan_has_a_rule(brats_plan):
