@@ -3,6 +3,7 @@
 No array of objects is read, since that would run what the file says.
 """
 
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -51,11 +52,8 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         if version not in _VERSIONS:
             raise ValueError(f"{info.filename} is of version {version}")
         shape, _, dtype = _VERSIONS[version](file)
-        # not by numpy's product, which wraps round
-        num_values = 1
-        for edge in shape:
-            num_values *= edge
-        if dtype.hasobject or num_values * dtype.itemsize > info.file_size:
+        num_bytes = math.prod(shape) * dtype.itemsize  # numpy's product wraps round
+        if dtype.hasobject or num_bytes > info.file_size:
             raise ValueError(f"{info.filename} holds no {shape} values of {dtype}")
     with archive.open(info) as file:
         return npy.read_array(file, allow_pickle=False)

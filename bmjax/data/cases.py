@@ -24,6 +24,10 @@ from bmjax.data.nnunet_raw import (
 )
 from bmjax.data.reading import Reading
 
+_NO_NAME = (
+    "cannot name a case: its files are named after it; give it a name of at most 200 "
+    "bytes without slashes and control characters"
+)
 __all__ = ["CHANNELS", "Case", "find_cases", "sort_cases", "survey"]
 
 
@@ -56,10 +60,7 @@ class Case:
           ValueError: it cannot name a file.
         """
         if not names_a_file(self.id):
-            raise ValueError(
-                f"{self.id!r} cannot name a case: its files are named after it; give "
-                "it a name without slashes, of at most 200 bytes"
-            )
+            raise ValueError(f"{self.id!r} {_NO_NAME}")
 
 
 def survey(
@@ -223,6 +224,8 @@ def _incomplete(
     found: Found, channels: Sequence[str], need_labels: bool
 ) -> Iterable[Problem]:
     """What is missing from a case, or there twice."""
+    if not names_a_file(found.id):
+        yield Problem(found.id, None, _NO_NAME)
     wanted = [*channels, LABELS] if need_labels else [*channels]
     missing = [role for role in wanted if role not in found.files]
     if missing:

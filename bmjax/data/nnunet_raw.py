@@ -22,7 +22,6 @@ from bmjax.data.layout import (
     in_our_words,
     is_there,
     leaves,
-    names_a_file,
     patient_and_visit,
     stem_of,
 )
@@ -132,10 +131,6 @@ def _read_list(
 ) -> None:
     """The cases of a dataset.json that names each file."""
     for case, entry in listed.items():
-        if not names_a_file(case):
-            message = f"{case!r}, named in {NAME}, cannot name a case"
-            survey.faults.append(Problem(case, None, message))
-            continue
         found = _case(survey, case)
         files = dict(zip(channels, entry["images"], strict=False))
         for role, name in {**files, LABELS: entry.get("label")}.items():

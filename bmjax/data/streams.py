@@ -9,8 +9,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -86,11 +87,9 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     gives the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part, file = _new_part(path)
     try:
-        with part.open("xb") as file:
-            # held until the file has its name: only a killed writer's can be locked
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with file:
             if path.name.endswith(".gz"):
                 packer = zlib_ng.compressobj(_COMPRESSION, zlib_ng.DEFLATED, 31)
                 for piece in pieces:
@@ -103,6 +102,19 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _new_part(path: Path) -> tuple[Path, BinaryIO]:
+    """A hidden file beside a path, locked for as long as its writer lives."""
+    while True:
+        name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = path.with_name(name)
+        file = part.open("xb")
+        with suppress(OSError):  # a disk without locks, where nobody removes parts
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()  # removed before it was locked
 
 
 def remove_unfinished(
@@ -123,8 +135,8 @@ def remove_unfinished(
                 with part.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     part.unlink()
-            except (FileNotFoundError, BlockingIOError):
-                continue  # it just got its name, or is being written
+            except OSError:
+                continue  # it just got its name, is being written, or not ours
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
