@@ -9,7 +9,6 @@ import stat
 import struct
 import warnings
 import zipfile
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,13 +33,15 @@ _ARRAYS = {
 _FORMATS = (".pth", ".pt", ".safetensors", ".npz")
 
 
-@cache
-def _weights(suffix: str) -> bytes:
+def _written(suffix: str) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"w{suffix}"
         beside = {"epoch": 3, "lr": 0.5, "plans": {"a": (1, None, True, "b")}}
         write_weights(path, _ARRAYS, metadata=beside if suffix == ".pth" else None)
         return path.read_bytes()
+
+
+WEIGHTS = {suffix: _written(suffix) for suffix in _FORMATS}
 
 
 @st.composite
@@ -94,13 +95,13 @@ def weight_files(draw: st.DrawFn) -> dict[str, Any]:
     suffix = draw(st.sampled_from(_FORMATS))
     way = draw(st.integers(0, 4))
     if way == 0:
-        content = _weights(draw(st.sampled_from(_FORMATS)))
+        content = WEIGHTS[draw(st.sampled_from(_FORMATS))]
     elif way == 1 or suffix not in (".pth", ".pt"):
-        content = _weights(suffix)
+        content = WEIGHTS[suffix]
         if suffix == ".safetensors" and draw(st.booleans()):
             content = _with_header(draw, content)
     else:
-        whole = _weights(".pth")
+        whole = WEIGHTS[".pth"]
         with zipfile.ZipFile(io.BytesIO(whole)) as archive:
             members = [(n, archive.read(n)) for n in archive.namelist()]
         name, pickled = members[0]
@@ -143,7 +144,6 @@ def check_weights(content: dict[str, Any], folder: Path) -> bool:
     return True
 
 
-@cache
 def _members() -> dict[str, bytes]:
     """Of a bundle of one small network."""
     plan = Plan.from_dict(OURS)
@@ -165,6 +165,7 @@ def _members() -> dict[str, bytes]:
             return {name: archive.read(name) for name in archive.namelist()}
 
 
+MEMBERS = _members()
 _NAMES = st.sampled_from(
     [
         *(
@@ -183,7 +184,7 @@ _NAMES = st.sampled_from(
 @st.composite
 def bundles(draw: st.DrawFn) -> bytes:
     """An archive with changed members, most often with hashes that fit them."""
-    members = dict(_members())
+    members = dict(MEMBERS)
     manifest = json.loads(members.pop("manifest.json"))
     for name in draw(st.lists(st.sampled_from([*members]), max_size=2, unique=True)):
         if name.endswith(".json") and draw(st.booleans()):

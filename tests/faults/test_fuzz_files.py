@@ -75,6 +75,6 @@ def test_manifests_that_once_ended_otherwise_are_refused(tmp_path, content):
 
 
 def test_a_torch_file_named_npz_is_refused(tmp_path):
-    content = fuzz_models._weights(".pth")
+    content = fuzz_models.WEIGHTS[".pth"]
     file = {"name": "weights.npz", "bytes": content}
     assert refused(fuzz_models.check_weights, file, tmp_path)
