@@ -16,6 +16,7 @@ from bmjax.data.streams import fault
 Affine = Float[np.ndarray, "4 4"]
 MAX_COSINE = 1e-3  # of the angle between two axes; headers round to about 1e-6
 _MAX_EXCESS = 1e-6  # of a unit quaternion's length, for the same reason
+_MAX_MM = 1e9  # a thousand kilometres; beyond it is no scanner
 
 
 def affine_of(
@@ -72,8 +73,10 @@ def qform_of(fields: Any) -> Affine | None:
     """The qform of a header; None where its numbers are no rotation."""
     quaternion = [float(fields[f"quatern_{part}"]) for part in "bcd"]
     fac, *voxel_mm = (float(value) for value in fields["pixdim"][:4])
-    numbers = np.array([*quaternion, *voxel_mm])
-    if not np.isfinite(numbers).all() or min(voxel_mm) < 0:
+    origin_mm = [float(fields[f"qoffset_{axis}"]) for axis in "xyz"]
+    numbers = np.array([*quaternion, *voxel_mm, *origin_mm])
+    is_sound = np.isfinite(numbers).all() and np.abs(numbers).max() < _MAX_MM
+    if not is_sound or min(voxel_mm) < 0:
         return None
     rest = 1 - np.square(quaternion).sum()
     if rest < -_MAX_EXCESS:
@@ -87,14 +90,15 @@ def qform_of(fields: Any) -> Affine | None:
     ]
     voxel_mm[2] *= -1 if fac < 0 else 1  # 0 stands for 1, and so does what is odd
     affine[:3, :3] *= voxel_mm
-    affine[:3, 3] = [fields[f"qoffset_{axis}"] for axis in "xyz"]
+    affine[:3, 3] = origin_mm
     return affine
 
 
 def _require_volume(path: Path, affine: Affine) -> None:
+    if not np.abs(affine).max() < _MAX_MM:  # nor is it where there is a NaN
+        raise fault(path, f"impossible affine {_rows(affine)}", "correct the header")
     scale = np.linalg.norm(affine[:3, :3], axis=0)
-    is_sound = bool(np.isfinite(affine).all() and (scale > 0).all())
-    if not is_sound or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-4:
+    if not (scale > 0).all() or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-4:
         raise fault(path, f"singular affine {_rows(affine)}", "correct the header")
 
 
