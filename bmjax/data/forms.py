@@ -20,14 +20,13 @@ _MAX_MM = 1e9  # a thousand kilometres; beyond it is no scanner
 
 
 def affine_of(
-    path: Path, fields: Any, *, base: Affine, size: tuple[int, int, int]
+    path: Path, fields: Any, size: tuple[int, int, int]
 ) -> tuple[Affine, tuple[str, ...]]:
     """The affine of a header, and what is odd about it.
 
     Args:
       path: the file, for the error.
       fields: of the header, by name.
-      base: the affine of the voxel size alone.
       size: voxels along z, y, x.
 
     Raises:
@@ -49,7 +48,7 @@ def affine_of(
             "correct the header",
         )
     else:
-        affine = np.asarray(base, np.float64)
+        affine = _affine_of_voxels(fields, size)
         remarks += ("neither sform nor qform; orientation assumed from the voxel size",)
     _require_volume(path, affine)
     if has_sform and has_qform and qform is None:
@@ -91,6 +90,17 @@ def qform_of(fields: Any) -> Affine | None:
     voxel_mm[2] *= -1 if fac < 0 else 1  # 0 stands for 1, and so does what is odd
     affine[:3, :3] *= voxel_mm
     affine[:3, 3] = origin_mm
+    return affine
+
+
+def _affine_of_voxels(fields: Any, size: tuple[int, int, int]) -> Affine:
+    """Of the voxel size alone: x to the left, the volume about the origin (nibabel)."""
+    x, y, z = (float(value) for value in fields["pixdim"][1:4])
+    step_mm = np.array([-x, y, z if int(fields["dim"][0]) > 2 else 1.0])
+    if not np.isfinite(step_mm).all():
+        return np.full((4, 4), np.nan)
+    affine = np.diag([*step_mm, 1.0])
+    affine[:3, 3] = -(np.array(size[::-1]) - 1) / 2 * step_mm
     return affine
 
 

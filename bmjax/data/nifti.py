@@ -321,8 +321,7 @@ def _size(fields: nib.Nifti1Header) -> tuple[int, int, int]:
 
 
 def _describe(path: Path, fields: nib.Nifti1Header) -> Header:
-    base = np.asarray(fields.get_base_affine(), np.float64)
-    affine, remarks = affine_of(path, fields, base=base, size=_size(fields))
+    affine, remarks = affine_of(path, fields, _size(fields))
     if int(fields["dim"][0]) > 3:
         remarks += ("a 4-D file with one volume; read as 3-D",)
     turn = io_orientation(affine)

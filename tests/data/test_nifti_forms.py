@@ -31,6 +31,8 @@ def test_fault_26_no_form_at_all_is_remarked(tmp_path):
     put(tmp_path / "a.nii", content)
     with pytest.warns(UserWarning, match="neither sform nor qform"):
         assert nifti.read(tmp_path / "a.nii").spacing_mm == (3, 2, 1)
+    found = nifti.read_header(tmp_path / "a.nii").affine
+    np.testing.assert_array_equal(found, nib.load(tmp_path / "a.nii").affine)
 
 
 def test_fault_27_a_singular_affine_is_an_error(tmp_path):
