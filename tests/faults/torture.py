@@ -39,6 +39,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 _BEFORE_WORK = 0.15  # share of the kills that come before the first file is written
 _ORPHANS_S = 20.0
 _STUCK_S = 600.0
+_STARTED: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass
@@ -76,7 +77,9 @@ def torture(job: Job, base: Path, *, seed: int, rounds: int) -> Chain:
     with (work.with_suffix(".log")).open("w+b") as log:
 
         def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(command, env=variables, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
+            _STARTED.append(process)
+            return process
 
         for _ in range(rounds):
             number, before = rng.choice(SIGNALS), _files(work)
@@ -111,6 +114,13 @@ def torture(job: Job, base: Path, *, seed: int, rounds: int) -> Chain:
         shutil.rmtree(work)
         work.with_suffix(".log").unlink()
     return chain
+
+
+def _end_all(number: int, _: object) -> None:
+    """A tortured command does not outlive its torturer."""
+    for process in _STARTED:
+        process.kill()
+    os._exit(128 + number)
 
 
 def _files(work: Path) -> int:
@@ -194,6 +204,7 @@ def main() -> int:
         "--records", type=Path, help="JSON lines to append to, and to summarise with"
     )
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end_all)
     base, began = base_folder(), time.monotonic()
     if args.fresh:
         shutil.rmtree(base / "whole", ignore_errors=True)
