@@ -37,6 +37,7 @@ from tests.faults.torture_jobs import (
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 _BEFORE_WORK = 0.15  # share of the kills that come before the first file is written
+_START_S = 4.0  # of Python and its imports
 _ORPHANS_S = 20.0
 _STUCK_S = 600.0
 _STARTED: list[subprocess.Popen[bytes]] = []
@@ -84,7 +85,9 @@ def torture(job: Job, base: Path, *, seed: int, rounds: int) -> Chain:
         for _ in range(rounds):
             number, before = rng.choice(SIGNALS), _files(work)
             is_early = rng.random() < _BEFORE_WORK
-            wait_s = rng.uniform(0, 4) if is_early else rng.uniform(0, job.longest_s)
+            wait_s = (
+                rng.uniform(0, _START_S) if is_early else rng.uniform(0, job.longest_s)
+            )
             process, began = start(), time.monotonic()
             if not is_early:
                 while process.poll() is None and _files(work) == before:
