@@ -31,6 +31,11 @@ _KNOWN = {
     )
 }
 
+_PARTS: dict[str, type] = {
+    **{"model": models.Network, "data": Loader, "augment": AugmentPolicy},
+    **{"optimizer": Optimizer, "fit": Fit, "inference": SlidingWindow, "seed": int},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -115,13 +120,12 @@ class Experiment:
             raise ValueError(f"not a saved experiment ({error!r})") from error
         if not isinstance(found, Experiment):
             raise ValueError(f"not a saved experiment, but {type(found).__name__}")
-        for part in dataclasses.fields(Experiment):
-            value = getattr(found, part.name)
-            is_plain = isinstance(part.type, type) and part.type is not Any
-            if is_plain and not isinstance(value, part.type):
+        for name, kind in _PARTS.items():
+            value = getattr(found, name)
+            if not isinstance(value, kind):
                 raise ValueError(
-                    f"a saved experiment whose {part.name} is {value!r}; expected "
-                    f"{part.type.__name__}"
+                    f"a saved experiment whose {name} is {value!r}; expected a "
+                    f"{kind.__name__}"
                 )
         return found
 

@@ -11,6 +11,7 @@ and logs, without temporary files and without a case lost or doubled.
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -20,7 +21,8 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +40,7 @@ from tests.faults.torture_jobs import (
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 _BEFORE_WORK = 0.15  # share of the kills that come before the first file is written
 _START_S = 4.0  # of Python and its imports
+_MOST_ROUNDS = 5  # in one folder
 _ORPHANS_S = 20.0
 _STUCK_S = 600.0
 _STARTED: list[subprocess.Popen[bytes]] = []
@@ -151,6 +154,29 @@ def _differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     return [f"{what}: {name}" for what, names in named for name in names]
 
 
+def torture_all(
+    base: Path, args: argparse.Namespace, *, until: float
+) -> Iterator[Chain]:
+    """Folders one after the other, `args.at_once` side by side, as they are done."""
+    running: dict[Future[Chain], int] = {}
+    kills, seed = 0, args.seed
+    with ThreadPoolExecutor(args.at_once) as pool:
+        while True:
+            left = args.rounds - kills - sum(running.values())
+            while len(running) < args.at_once and left > 0 and time.monotonic() < until:
+                job = JOBS[args.jobs[seed % len(args.jobs)]]
+                rounds = min(random.Random(seed).randint(1, _MOST_ROUNDS), left)
+                call = pool.submit(torture, job, base, seed=seed, rounds=rounds)
+                running[call] = rounds
+                left, seed = left - rounds, seed + 1
+            if not running:
+                return
+            for call in wait(running, return_when=FIRST_COMPLETED).done:
+                del running[call]
+                kills += len(call.result().kills)
+                yield call.result()
+
+
 def base_folder() -> Path:
     """A private folder for cohorts and undisturbed runs, kept between calls."""
     folder = Path(tempfile.gettempdir()) / f"bmjax-torture-{os.getuid()}"
@@ -213,32 +239,13 @@ def main() -> int:
         shutil.rmtree(base / "whole", ignore_errors=True)
     for name in args.jobs:
         undisturbed(JOBS[name], base)
-    done: list[Chain] = []
-    with ThreadPoolExecutor(args.at_once) as pool:
-        running, seed = [], args.seed
-        while True:
-            is_over = args.for_s and time.monotonic() - began > args.for_s
-            planned = sum(rounds for _, rounds in running)
-            planned += sum(len(chain.kills) for chain in done)
-            while len(running) < args.at_once and planned < args.rounds and not is_over:
-                job = JOBS[args.jobs[seed % len(args.jobs)]]
-                rounds = min(
-                    1 + random.Random(seed).randrange(5), args.rounds - planned
-                )
-                call = pool.submit(torture, job, base, seed=seed, rounds=rounds)
-                running.append((call, rounds))
-                planned, seed = planned + rounds, seed + 1
-            if not running:
-                break
-            time.sleep(0.05)
-            for item in [item for item in running if item[0].done()]:
-                running.remove(item)
-                done.append(item[0].result())
-                print(json.dumps(asdict(done[-1])), flush=True)
-                if args.records:
-                    with args.records.open("a") as file:
-                        file.write(json.dumps(asdict(done[-1])) + "\n")
-    chains = done
+    chains = []
+    for chain in torture_all(base, args, until=began + (args.for_s or math.inf)):
+        chains.append(chain)
+        print(json.dumps(asdict(chain)), flush=True)
+        if args.records:
+            with args.records.open("a") as file:
+                file.write(json.dumps(asdict(chain)) + "\n")
     if args.records:
         lines = args.records.read_text().splitlines()
         chains = [Chain(**json.loads(line)) for line in lines]
