@@ -41,6 +41,10 @@ SUFFIX = ".bmjax"
 _MANIFEST = "manifest.json"
 _TEXTS = ("experiment.json", "plan.json", "labels.csv", "README.md")
 _FOLD = re.compile(r"fold_(0|[1-9][0-9]{0,2})\.safetensors")
+_DAMAGED = (
+    *(zipfile.BadZipFile, EOFError, struct.error, NotImplementedError),
+    UnicodeDecodeError,  # of a member's name
+)
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same content gives the same bytes
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
@@ -143,12 +147,12 @@ def read_bundle(path: Path, *, folds: Sequence[int] | None = None) -> Bundle:
             names = _safe_names(path, archive)
             manifest = _manifest(path, archive.read(_MANIFEST))
             texts, tensors = _verified(path, archive, names, manifest, folds)
-    except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{path}: not a bundle, or a damaged one ({error}); copy it again"
         ) from error
     try:
-        plan = Plan.from_dict(json.loads(texts["plan.json"]))
+        plan = Plan.from_json(texts["plan.json"])
         steps = {int(k): int(v) for k, v in manifest["steps"].items()}
         versions = {str(k): str(v) for k, v in manifest["versions"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -197,7 +201,7 @@ def _manifest(path: Path, content: bytes) -> dict[str, Any]:
         found = json.loads(content)
         version, digests = found["format"], found["sha256"]
         is_sound = isinstance(digests, dict) and isinstance(found["steps"], dict)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its manifest is unusable ({error!r})") from error
     if not is_sound:
         raise ValueError(f"{path}: its manifest is unusable")

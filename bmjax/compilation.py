@@ -34,7 +34,9 @@ def use_cache(folder: Path | None = None) -> Path | None:
     """
     folder = folder or cache_folder()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # the folder above, too: who can write there can put another one in its place
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return None  # a read-only home costs compile time, nothing else
     facts = folder.stat()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bmjax.bundle import SUFFIX, read_bundle
-from bmjax.experiment import Experiment
+from bmjax.experiment import Experiment, load
 from bmjax.planning import Plan
 from bmjax.runs import read_run
 
@@ -60,8 +60,12 @@ def read_ensemble(
                 "weight files are read by `bmjax graft --from-torch`"
             )
         bundle = read_bundle(model, folds=folds)
+        try:
+            experiment = Experiment.from_json(bundle.experiment, allow=allow)
+        except ValueError as error:
+            raise ValueError(f"{model}: {error}") from error
         return Ensemble(
-            experiment=Experiment.from_json(bundle.experiment, allow=allow),
+            experiment=experiment,
             plan=bundle.plan,
             folds=bundle.folds,
             steps=bundle.steps,
@@ -109,5 +113,5 @@ def _run_folders(model: Path, allow: tuple[str, ...]) -> dict[int, Path]:
             f"{text}: no such config; expected a run folder, a folder of fold_0, "
             f"fold_1, ... or a {SUFFIX} bundle"
         )
-    experiment = Experiment.from_json(text.read_text(), allow=allow)
+    experiment = load(text, allow=allow)
     return {experiment.data.fold or 0: model}

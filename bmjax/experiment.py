@@ -31,6 +31,11 @@ _KNOWN = {
     )
 }
 
+_PARTS: dict[str, type] = {
+    **{"model": models.Network, "data": Loader, "augment": AugmentPolicy},
+    **{"optimizer": Optimizer, "fit": Fit, "inference": SlidingWindow, "seed": int},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -106,9 +111,23 @@ class Experiment:
           allow: packages outside bmjax whose classes may be imported for it.
 
         Raises:
-          ValueError: it names a class of a package that is not allowed.
+          ValueError: it names a class of a package that is not allowed, or is no
+            experiment of this version.
         """
-        return _decode(json.loads(text), allow)
+        try:
+            found = _decode(json.loads(text), allow)
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a saved experiment ({error!r})") from error
+        if not isinstance(found, Experiment):
+            raise ValueError(f"not a saved experiment, but {type(found).__name__}")
+        for name, kind in _PARTS.items():
+            value = getattr(found, name)
+            if not isinstance(value, kind):
+                raise ValueError(
+                    f"a saved experiment whose {name} is {value!r}; expected a "
+                    f"{kind.__name__}"
+                )
+        return found
 
 
 def load(path: str | Path, *, allow: tuple[str, ...] = ()) -> Experiment:
@@ -132,7 +151,10 @@ def load(path: str | Path, *, allow: tuple[str, ...] = ()) -> Experiment:
             f"{path}: no such config; expected a .py or a run folder"
         )
     if path.suffix == ".json":
-        return Experiment.from_json(path.read_text(), allow=allow)
+        try:
+            return Experiment.from_json(path.read_text(), allow=allow)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     spec = importlib.util.spec_from_file_location(f"bmjax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path}: not a Python file; a config ends in .py")

@@ -27,6 +27,7 @@ from typing import Any
 from bmjax import processes
 from bmjax.changes import require_same
 from bmjax.checkpoint import Checkpoints
+from bmjax.data.plan_files import load_plan
 from bmjax.data.splits import Split
 from bmjax.data.store import Store
 from bmjax.experiment import Experiment, load
@@ -66,7 +67,7 @@ def read_run(
       ValueError: the experiment names a class of another package.
     """
     experiment = load(run, allow=allow)
-    plan = Plan.from_dict(json.loads((run / "plan.json").read_text()))
+    plan = load_plan(run / "plan.json")
     checkpoints = Checkpoints(run / "checkpoints", is_read_only=True)
     step = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
     if step is None:

@@ -34,6 +34,10 @@ _DTYPES = {
     "BoolStorage": np.dtype("?"),
 }
 _STORAGES = {dtype: name for name, dtype in _DTYPES.items()}
+_DAMAGED = (
+    *(zipfile.BadZipFile, NotImplementedError, EOFError),
+    *(ValueError, struct.error),  # of zipfile, for headers that make no sense
+)
 _MAX_AXES = 16
 _MAX_DESCRIPTION_BYTES = 256 * 2**20
 
@@ -88,7 +92,7 @@ class _Archive:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except _DAMAGED as error:
             raise ValueError(
                 f"{path}: is no zip file, so torch before 1.6 wrote it or it is "
                 "damaged; load it with torch and save it again"
@@ -117,7 +121,7 @@ class _Archive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return archive.read(member)
-        except (zipfile.BadZipFile, EOFError) as error:
+        except _DAMAGED as error:
             raise self.fault(f"{member} is damaged, {error}") from error
 
     def storage(self, key: Any) -> _Storage:

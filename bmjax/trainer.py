@@ -349,7 +349,9 @@ def _keep_failure(
     names = sorted({split.train[i] for i in batch["case"]})
     path = run / f"nonfinite-{jax.process_index()}.npz"
     kept: dict[str, Any] = {name: x for name, x in batch.items() if name != "case"}
-    np.savez_compressed(path, step=step, cases=np.array(names), **kept)
+    np.savez_compressed(
+        path, allow_pickle=False, step=step, cases=np.array(names), **kept
+    )
     return f"the batch held {', '.join(names)} and is kept in {path}"
 
 

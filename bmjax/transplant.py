@@ -318,7 +318,7 @@ def _read_file(file: Path, target: Mapping[str, Any]) -> _Source:
             variables = from_torch(target, weights.tensors, strict=False)
         text = weights.metadata.get(_PLAN_KEY)
         if text is not None:
-            plan = Plan.from_dict(json.loads(text))
+            plan = Plan.from_json(text)
             names = plan.channels, tuple(name for name, _ in plan.regions)
         else:
             plan, names = None, names_in(weights.metadata)

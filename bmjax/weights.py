@@ -4,8 +4,8 @@ No format can make the reader run anything: npz is read without pickle, torch's 
 `torch_zip`. Names and axes are turned into ours by `surgery.from_torch`.
 """
 
+import math
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from bmjax.npz import read_npz
 from bmjax.torch_zip import Tensor, read_torch_zip, write_torch_zip
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
+_MAX_SHARING = 16  # nnU-Net's checkpoints have the encoder twice
 # nnU-Net's trainer; Lightning and others; MONAI's handlers
 _HOLDERS = ("network_weights", "state_dict", "model")
 
@@ -118,15 +120,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_npz(path: Path) -> Weights:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            tensors = {name: file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(
-            f"{path}: is no npz file of plain arrays, {error}; arrays of objects are "
-            "never read, since they could run code"
-        ) from error
-    return Weights(tensors=tensors, metadata={})
+    return Weights(tensors=read_npz(path), metadata={})
 
 
 def _read_torch(path: Path) -> Weights:
@@ -135,11 +129,19 @@ def _read_torch(path: Path) -> Weights:
         raise ValueError(f"{path}: holds a {type(content).__name__}, no state dict")
     holder = next((h for h in _HOLDERS if isinstance(content.get(h), dict)), None)
     state = content if holder is None else content[holder]
-    tensors = {
-        name: tensor.array()
+    found = {
+        name: tensor
         for name, tensor in state.items()
         if isinstance(tensor, Tensor) and isinstance(name, str)
     }
+    promised = sum(math.prod(t.shape) * t.dtype.itemsize for t in found.values())
+    if promised > _MAX_SHARING * path.stat().st_size:
+        raise ValueError(
+            f"{path}: its tensors would take {promised} bytes, since many share one "
+            f"storage, more than {_MAX_SHARING} times the file; save the weights "
+            "again, best as .safetensors"
+        )
+    tensors = {name: tensor.array() for name, tensor in found.items()}
     taken = tensors if holder is None else (holder,)
     rest = {str(k): v for k, v in content.items() if k not in taken}
     return Weights(tensors=tensors, metadata=rest)

@@ -239,6 +239,13 @@ def test_a_storage_is_a_member_of_the_zip_or_nothing(tmp_path, key):
         read_weights(path)
 
 
+def test_views_of_one_storage_cannot_take_memory_without_end(tmp_path):
+    state = {f"w{i}": tensor("0", 10_000, (100, 100), (1, 100)) for i in range(100)}
+    path = zip_of(tmp_path / "w.pth", described(state), [bytes(40_000)])
+    with pytest.raises(ValueError, match=r"w\.pth: .* 4000000 bytes, since many share"):
+        read_weights(path)
+
+
 def test_compressed_members_are_refused(tmp_path):
     path = zip_of(
         tmp_path / "bomb.pth", described({}), [bytes(10**6)], zipfile.ZIP_DEFLATED

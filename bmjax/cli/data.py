@@ -14,6 +14,7 @@ from bmjax.data.description import RawData
 from bmjax.data.plan_files import load_plan
 from bmjax.data.store import Precision
 from bmjax.data.store_check import check_store, is_store
+from bmjax.data.streams import write_pieces
 from bmjax.planning.plan import ConfigurationName
 from bmjax.planning.topology import Preset
 
@@ -111,8 +112,7 @@ def plan(
         text = f"memory of a training step: {num_bytes / 2**30:.2f} GiB ({how})"
         Console(stderr=json, soft_wrap=True, highlight=False).print(text)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(codec.dumps(values, indent=1) + "\n")
+        write_pieces(out, [codec.dumps(values, indent=1).encode() + b"\n"])
     if nnunet is not None:
         planned.write_nnunet(nnunet, memory_gb=memory_gb)
     return OK

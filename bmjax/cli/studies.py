@@ -12,6 +12,7 @@ from rich.table import Table
 from bmjax.cli.output import OK, STOPPED, AsFlags, Positional, print_result
 from bmjax.cli.study2d import kaur2024
 from bmjax.compilation import return_memory, use_cache
+from bmjax.data.streams import remove_unfinished
 from bmjax.sharding import split_cpu
 from bmjax.study.scores import METRICS, STARTS
 from bmjax.study.transfer import Transfer
@@ -105,6 +106,7 @@ def transfer(
     if dry_run:
         print_forecast(look_ahead(whole, ledger, tflops=tflops))
         return OK
+    remove_unfinished(workdir, within="tree")  # what a killed stage left
     try:
         if devices:
             perform_on_devices(

@@ -10,6 +10,7 @@ from bmjax.data.layout import (
     Found,
     Problem,
     Survey,
+    names_a_file,
     release_label_map,
     survey_folder,
 )
@@ -23,6 +24,10 @@ from bmjax.data.nnunet_raw import (
 )
 from bmjax.data.reading import Reading
 
+_NO_NAME = (
+    "cannot name a case: its files are named after it; give it a name of at most 200 "
+    "bytes without slashes and control characters"
+)
 __all__ = ["CHANNELS", "Case", "find_cases", "sort_cases", "survey"]
 
 
@@ -47,6 +52,15 @@ class Case:
     labels: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     reading: Reading = Reading()
+
+    def __post_init__(self) -> None:
+        """Refuse an id by which files would be written elsewhere.
+
+        Raises:
+          ValueError: it cannot name a file.
+        """
+        if not names_a_file(self.id):
+            raise ValueError(f"{self.id!r} {_NO_NAME}")
 
 
 def survey(
@@ -210,6 +224,8 @@ def _incomplete(
     found: Found, channels: Sequence[str], need_labels: bool
 ) -> Iterable[Problem]:
     """What is missing from a case, or there twice."""
+    if not names_a_file(found.id):
+        yield Problem(found.id, None, _NO_NAME)
     wanted = [*channels, LABELS] if need_labels else [*channels]
     missing = [role for role in wanted if role not in found.files]
     if missing:

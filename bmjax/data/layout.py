@@ -182,9 +182,29 @@ def stem_of(path: Path) -> str | None:
     return None
 
 
+def names_a_file(case: str) -> bool:
+    """Whether a case's id can be the name of its files, and leads to no other folder.
+
+    Two hundred bytes leave room for what is put before and after it.
+    """
+    is_plain = case.isprintable() and not set(case) & {"/", "\\"}
+    return is_plain and case not in ("", ".", "..") and len(case.encode()) <= 200
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; there is none of a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def leaves(path: Path, root: Path) -> bool:
-    """Whether a path leads, links followed, to somewhere outside of root."""
-    return not path.resolve().is_relative_to(root.resolve())
+    """Whether a path leads, links followed, out of root, or nowhere at all."""
+    try:
+        return not path.resolve().is_relative_to(root.resolve())
+    except (ValueError, RuntimeError):  # a null byte, links in a circle
+        return True
 
 
 def _split(stem: str, by_word: dict[str, str]) -> tuple[str, str | None, str]:

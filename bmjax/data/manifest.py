@@ -8,7 +8,9 @@ from bmjax.data.layout import (
     Found,
     Problem,
     Survey,
+    is_there,
     leaves,
+    names_a_file,
     patient_and_visit,
     roles,
     word_of,
@@ -35,15 +37,20 @@ def survey_manifest(
       ValueError: the table has no column `case`, or two columns for one channel.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, restval="")
-        rows = list(reader)
-        names = list(reader.fieldnames or ())
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, restval="")
+            rows = list(reader)
+            names = list(reader.fieldnames or ())
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: not a table of text in UTF-8 ({error}); export it again as CSV"
+        ) from error
     by_column = _columns(path, names, channels)
     survey = Survey()
     for number, row in enumerate(rows, start=2):
         case = row[by_column["case"]].strip()
-        if not case or case in (".", "..") or "/" in case or "\\" in case:
+        if not names_a_file(case):
             message = f"line {number}: {case!r} cannot name a case"
             survey.faults.append(Problem(case, path, message))
             continue
@@ -63,7 +70,7 @@ def survey_manifest(
                     "move the manifest above it, or allow paths to lead outside"
                 )
                 survey.faults.append(Problem(case, file, message))
-            elif not file.is_file():
+            elif not is_there(file):
                 message = f"line {number}: no such file, named in column {column}"
                 survey.faults.append(Problem(case, file, message))
             else:

@@ -22,13 +22,13 @@ from nibabel.orientations import (
 )
 from nibabel.spatialimages import HeaderDataError
 
-from bmjax.data.grids import Grid, max_shift_vox
+from bmjax.data.forms import affine_of
+from bmjax.data.grids import Grid
 from bmjax.data.label_values import whole_numbers
 from bmjax.data.streams import fault, first_bytes, read_all, write_pieces
 
 Orientation = Literal["RAS", "stored"]
 MAX_VOXELS = 2**30
-MAX_COSINE = 1e-3  # of the angle between two axes; headers round to about 1e-6
 _KINDS = "iuf"
 
 
@@ -321,7 +321,7 @@ def _size(fields: nib.Nifti1Header) -> tuple[int, int, int]:
 
 
 def _describe(path: Path, fields: nib.Nifti1Header) -> Header:
-    affine, remarks = _affine(path, fields)
+    affine, remarks = affine_of(path, fields, _size(fields))
     if int(fields["dim"][0]) > 3:
         remarks += ("a 4-D file with one volume; read as 3-D",)
     turn = io_orientation(affine)
@@ -336,47 +336,6 @@ def _describe(path: Path, fields: nib.Nifti1Header) -> Header:
         axes="".join(str(code) for code in ornt2axcodes(turn)),
         remarks=remarks,
     )
-
-
-def _affine(
-    path: Path, fields: nib.Nifti1Header
-) -> tuple[Float[np.ndarray, "4 4"], tuple[str, ...]]:
-    """The sform where there is one, else the qform, else the voxel size alone."""
-    remarks: tuple[str, ...] = ()
-    qform = None
-    if int(fields["qform_code"]) > 0:
-        try:
-            qform = np.asarray(fields.get_qform(), np.float64)
-        except (ValueError, HeaderDataError):
-            remarks += ("its qform is no rotation and is not used",)
-    if int(fields["sform_code"]) > 0:
-        affine = np.asarray(fields.get_sform(), np.float64)
-    elif qform is not None:
-        affine = qform
-    else:
-        affine = np.asarray(fields.get_base_affine(), np.float64)
-        remarks += ("neither sform nor qform; orientation assumed from the voxel size",)
-    scale = np.linalg.norm(affine[:3, :3], axis=0)
-    is_sound = bool(np.isfinite(affine).all() and (scale > 0).all())
-    if not is_sound or abs(np.linalg.det(affine[:3, :3] / scale)) < 1e-4:
-        raise fault(path, f"singular affine {_rows(affine)}", "correct the header")
-    if qform is not None and max_shift_vox(affine, qform, _size(fields)) > 0.1:
-        remarks += (
-            f"sform {_rows(affine)} and qform {_rows(qform)} differ; the sform is used",
-        )
-    axes = affine[:3, :3] / scale
-    cosine = np.abs(axes.T @ axes - np.eye(3)).max()
-    if cosine > MAX_COSINE:
-        angle_deg = np.degrees(np.arccos(min(cosine, 1.0)))
-        remarks += (
-            f"sheared: two of its axes meet at {angle_deg:.4g} degrees; its voxels are "
-            "taken as rectangular",
-        )
-    return affine, remarks
-
-
-def _rows(affine: Float[np.ndarray, "4 4"]) -> str:
-    return np.array2string(affine[:3], precision=4).replace("\n", "")
 
 
 def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:

@@ -20,6 +20,7 @@ from bmjax.data.layout import (
     Survey,
     files_under,
     in_our_words,
+    is_there,
     leaves,
     patient_and_visit,
     stem_of,
@@ -27,6 +28,7 @@ from bmjax.data.layout import (
 from bmjax.planning.nnunet import read_channels
 
 NAME = "dataset.json"
+_UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")
 
 
@@ -49,9 +51,15 @@ def read_description(path: Path) -> dict[str, Any]:
         names = dataset.get("channel_names") or dataset["modality"]
         if sorted(map(int, names)) != list(range(len(names))) or not names:
             raise ValueError(f"channels numbered {', '.join(names)}, not from 0 on")
+        if not all(isinstance(name, str) for name in names.values()):
+            raise ValueError(f"channels named {list(names.values())}, not by text")
         if not dataset["labels"]:
             raise ValueError("no labels")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        for case, entry in dataset.get("dataset", {}).items():
+            files = [*entry["images"], entry.get("label") or ""]
+            if not all(isinstance(file, str) for file in files):
+                raise ValueError(f"case {case} has files {files}, not paths")
+    except _UNUSABLE as error:
         raise ValueError(
             f"{path}: not nnU-Net's description of a data set ({error!r}); it holds "
             'at least "channel_names" and "labels"'
@@ -135,7 +143,7 @@ def _read_list(
                     "allow paths to lead outside (--allow-outside)"
                 )
                 survey.faults.append(Problem(case, path, message))
-            elif not path.is_file():
+            elif not is_there(path):
                 message = f"no such file, named in {NAME}"
                 survey.faults.append(Problem(case, path, message))
             else:

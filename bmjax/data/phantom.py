@@ -4,7 +4,6 @@ The anatomy is the MNI152 average brain shipped with nilearn, warped anew for ev
 case; metastases follow published numbers and sizes. Same cohort, same bytes.
 """
 
-import csv
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from bmjax.data.phantom_contrast import Scanner, record
 from bmjax.data.phantom_lesions import grow
 from bmjax.data.phantom_template import Axes, Template, make_template
 from bmjax.data.phantom_tumour import LesionMix
+from bmjax.data.tables import write_csv
 
 _MARGIN_MM = 8.0
 _ENDS = ("LR", "PA", "IS")
@@ -204,10 +204,7 @@ def write_cohort(
             rows.append(row)
             if progress is not None:
                 progress(len(rows), cohort.num_cases, row["case"])
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    write_csv(folder / "manifest.csv", rows)
 
 
 @lru_cache(maxsize=1)

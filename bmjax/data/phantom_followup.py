@@ -5,7 +5,6 @@ that phantom cohorts draw. The truth written beside them comes from the script o
 the lesions, not from looking at the voxels.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from bmjax.data import nifti
 from bmjax.data.phantom_template import largest_piece, smooth_field
+from bmjax.data.tables import write_csv
 
 ET = 3
 Radii = tuple[float, float, float, float]
@@ -158,11 +158,7 @@ def write_followups(followups: FollowUps, folder: str | Path) -> None:
         ("truth", truth),
         ("truth_lesions", places),
     ):
-        path = folder / f"{name}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        write_csv(folder / f"{name}.csv", rows)
 
 
 def _places(rng: np.random.Generator) -> dict[str, tuple[float, float, float]]:

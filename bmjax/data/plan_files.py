@@ -49,9 +49,9 @@ def load_plan(
                 "there"
             )
         plan = read_plan(values, read_description(beside), configuration=configuration)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path}: not a plan ({error!r})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     return Plan.from_dict(
         plan.to_dict() | {"channels": list(in_our_words(plan.channels))}
@@ -61,7 +61,7 @@ def load_plan(
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not a plan, but a {type(values).__name__}")

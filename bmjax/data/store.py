@@ -38,7 +38,7 @@ from bmjax.data.layout import LABELS
 from bmjax.data.parallel import Progress, require_all, run_all
 from bmjax.data.preprocess import preprocess
 from bmjax.data.reading import Reading
-from bmjax.data.streams import write_pieces
+from bmjax.data.streams import remove_unfinished, write_pieces
 from bmjax.planning import Plan
 
 VERSION = 2
@@ -170,6 +170,7 @@ def prepare_store(
     with _locked(store):
         for left in folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left)
+        remove_unfinished(store, within="tree")
         (store / "store.json").unlink(missing_ok=True)
         _write_json(store / "plan.json", plan.to_dict())
         if fingerprint is not None:

@@ -4,10 +4,14 @@ A gzip stream is followed to its last byte, so that truncation and checksum erro
 noticed, and never keeps more bytes in memory than its reader asked for.
 """
 
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,6 +23,7 @@ _GZIP = b"\x1f\x8b"
 _GZIP_MAX_RATIO = 1032  # deflate cannot expand more than this
 _CHUNK_BYTES = 1 << 16
 _COMPRESSION = 6  # labels: as fast as level 1 and a seventh of its size
+_PART = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.part")
 
 
 def fault(path: str | Path, found: str, remedy: str) -> ValueError:
@@ -82,9 +87,9 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     gives the same bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part, file = _new_part(path)
     try:
-        with part.open("xb") as file:
+        with file:
             if path.name.endswith(".gz"):
                 packer = zlib_ng.compressobj(_COMPRESSION, zlib_ng.DEFLATED, 31)
                 for piece in pieces:
@@ -94,9 +99,44 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
                 file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _new_part(path: Path) -> tuple[Path, BinaryIO]:
+    """A hidden file beside a path, locked for as long as its writer lives."""
+    while True:
+        name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = path.with_name(name)
+        file = part.open("xb")
+        with suppress(OSError):  # a disk without locks, where nobody removes parts
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()  # removed before it was locked
+
+
+def remove_unfinished(
+    folder: Path, *, within: Literal["folder", "tree"] = "folder"
+) -> None:
+    """Remove what `write_pieces` left where it was killed; who still writes is let be.
+
+    Args:
+      folder: where to look; it need not exist.
+      within: `tree` looks into the folders in it, too.
+    """
+    for root, folders, names in os.walk(folder):  # passes over what just vanished
+        if within == "folder":
+            folders.clear()
+        for name in filter(_PART.fullmatch, names):
+            part = Path(root, name)
+            try:
+                with part.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()
+            except OSError:
+                continue  # it just got its name, is being written, or not ours
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -12,8 +12,6 @@ Without `CASE.nii.gz` labels are made from them: regions above one half are pain
 the scheme's order, of labels the likeliest is taken.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +21,9 @@ from jaxtyping import Float, Integer
 from bmjax.data import nifti
 from bmjax.data.streams import fault
 from bmjax.evaluation.pairing import file_of
+from bmjax.npz import read_npz
 from bmjax.planning.labels import LabelScheme
 
-_UNREADABLE = (
-    *(KeyError, ValueError, OSError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 Probabilities = dict[str, Float[np.ndarray, "z y x"]]
 
 
@@ -101,9 +96,9 @@ def _from_npz(
     path: Path, *, scheme: LabelScheme, grid: nifti.Header
 ) -> tuple[Probabilities, Integer[np.ndarray, "z y x"]]:
     try:
-        with np.load(path, allow_pickle=False) as content:
-            channels = content["probabilities"].astype(np.float32)
-    except _UNREADABLE as error:
+        content = read_npz(path, ["probabilities"])
+        channels = content["probabilities"].astype(np.float32)
+    except (ValueError, OSError) as error:
         raise fault(
             path,
             f"no readable array `probabilities` ({error})",

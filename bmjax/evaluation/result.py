@@ -59,6 +59,7 @@ class Evaluation:
 
     def write(self, out: Path) -> None:
         """Write all tables into a folder; each file appears complete."""
+        streams.remove_unfinished(out)
         write_csv(out / "cases.csv", self.rows)
         write_csv(out / "lesions.csv", self.lesions)
         if self.froc:

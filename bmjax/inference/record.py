@@ -118,6 +118,7 @@ class Record:
             "settings": json.loads(json.dumps(asdict(settings))),
             "outputs": json.loads(json.dumps(asdict(outputs))),
         }
+        streams.remove_unfinished(out)
         earlier = _read(out / NAME)
         if not overwrite:
             _require_same(out, run, earlier, [case.id for case in cases])
@@ -241,9 +242,6 @@ def _require_names(names: Sequence[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"case ids must differ, but {repeated} occur more than once")
-    unfit = [name for name in names if not name or Path(name).name != name]
-    if unfit:
-        raise ValueError(f"case ids {unfit} cannot name a file; give them other ids")
 
 
 def _require_same(

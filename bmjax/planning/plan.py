@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from bmjax.planning import rules, topology
+from bmjax.planning import rules, soundness, topology
 from bmjax.planning.channels import normalization_of
 from bmjax.planning.labels import BRATS_METS, LabelScheme
 
@@ -65,6 +65,7 @@ class Plan:
     median_size: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        soundness.require_sound(vars(self))
         stages = {len(self.features), len(self.strides), len(self.kernel_sizes)}
         if len(stages) != 1:
             raise ValueError(
@@ -125,6 +126,18 @@ class Plan:
                 "written by another version of bmjax?"
             )
         return cls(**{name: _as_tuple(value) for name, value in values.items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that `to_dict` made, as JSON.
+
+        Raises:
+          ValueError: it is no plan.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"not a plan ({error!r})") from error
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any decision of the plan."""

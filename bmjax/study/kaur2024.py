@@ -187,6 +187,7 @@ def run_study(
             "the study draws figures; install what they need with: "
             "pip install 'bmjax[report]'"
         )
+    streams.remove_unfinished(workdir, within="tree")
     _require_same(workdir / "study.json", study, data)
     exams = _exams(workdir, study, data, console)
     with ticking(console, "cutting slices") as tick:

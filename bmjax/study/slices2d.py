@@ -237,10 +237,10 @@ def _write(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}")
     with part.open("wb") as file:
-        np.save(file, array)
+        np.save(file, array, allow_pickle=False)
     part.replace(path)
 
 
 def _row(path: Path, index: int) -> np.ndarray:
     # mapped for this one read: pages of other slices never count as ours
-    return np.array(np.load(path, mmap_mode="r")[index])
+    return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[index])

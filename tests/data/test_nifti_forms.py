@@ -5,7 +5,7 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-from volumes import affine_for, put, save, volume
+from volumes import AXES, affine_for, put, save, volume
 
 from bmjax.data import nifti
 
@@ -31,6 +31,8 @@ def test_fault_26_no_form_at_all_is_remarked(tmp_path):
     put(tmp_path / "a.nii", content)
     with pytest.warns(UserWarning, match="neither sform nor qform"):
         assert nifti.read(tmp_path / "a.nii").spacing_mm == (3, 2, 1)
+    found = nifti.read_header(tmp_path / "a.nii").affine
+    np.testing.assert_array_equal(found, nib.load(tmp_path / "a.nii").affine)
 
 
 def test_fault_27_a_singular_affine_is_an_error(tmp_path):
@@ -63,3 +65,54 @@ def test_an_oblique_affine_is_no_sheared_one(tmp_path, angle):
     affine[:3, :3] = turn @ affine[:3, :3]
     nib.save(nib.Nifti1Image(volume().T, affine), tmp_path / "a.nii")
     assert nifti.read_header(tmp_path / "a.nii").remarks == ()
+
+
+def with_qform_alone(path, axes="LPS", **fields):
+    """A file without sform, whose header holds other numbers."""
+    image = nib.Nifti1Image(volume().T, affine_for(axes))
+    image.set_sform(None)
+    image.set_qform(affine_for(axes), 1)
+    fac = float(image.header["pixdim"][0])
+    content = bytearray(image.to_bytes())
+    for place, value in fields.values():
+        struct.pack_into("<f", content, place, value)
+    return put(path, content), fac
+
+
+@pytest.mark.parametrize("fac", [0.0, 2.0, float("nan"), np.nextafter(1, 2)])
+def test_an_odd_pixdim_0_mirrors_nothing(tmp_path, fac):
+    """It is 1 or -1; 0 stands for 1. Left and right were swapped by 0 without sform."""
+    path, was = with_qform_alone(tmp_path / "a.nii", fac=(76, fac))
+    assert was == 1.0
+    header = nifti.read_header(path)
+    assert header.axes == "LPS" and header.remarks == ()
+    np.testing.assert_allclose(header.affine, affine_for("LPS"), atol=1e-5)
+
+
+def test_a_negative_pixdim_0_turns_the_third_axis(tmp_path):
+    path, was = with_qform_alone(tmp_path / "a.nii", axes="RAI")
+    assert was == -1.0
+    np.testing.assert_allclose(
+        nifti.read_header(path).affine, affine_for("RAI"), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("field", [(256, 2.0), (80, -1.0), (260, float("nan"))])
+def test_a_qform_that_is_no_rotation_is_no_place_for_voxels(tmp_path, field):
+    path, _ = with_qform_alone(tmp_path / "a.nii", field=field)
+    with pytest.raises(ValueError, match=r"a\.nii: its qform is no rotation, and it"):
+        nifti.read(path)
+
+
+@pytest.mark.parametrize("axes", AXES, ids="".join)
+def test_a_qform_is_read_as_nibabel_reads_it(tmp_path, axes):
+    path, _ = with_qform_alone(tmp_path / "a.nii", axes=axes)
+    turn = nib.eulerangles.euler2mat(0.3, -0.2, 0.1)
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[:3, :3] = turn @ affine[:3, :3]
+    image.set_sform(None)
+    image.set_qform(affine, 1)
+    nib.save(image, tmp_path / "b.nii")
+    found = nifti.read_header(tmp_path / "b.nii").affine
+    np.testing.assert_allclose(found, nib.load(tmp_path / "b.nii").affine, atol=1e-5)
