@@ -3,6 +3,7 @@
 from flax.linen import Module as Network
 
 from bmjax.models.baselines import FCN, ConvNet, UNet2D
+from bmjax.models.regions import RegionsOfClasses
 from bmjax.models.segresnet import SegResNet
 from bmjax.models.unet import PlainUNet, ResEncUNet
 
@@ -11,6 +12,7 @@ __all__ = [
     "ConvNet",
     "Network",
     "PlainUNet",
+    "RegionsOfClasses",
     "ResEncUNet",
     "SegResNet",
     "UNet2D",
