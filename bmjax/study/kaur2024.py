@@ -300,7 +300,8 @@ def _require_same(path: Path, study: Kaur2024, data: Path | None) -> None:
         _write_json(path, own)
         return
     known = json.loads(path.read_text())
-    changed = sorted(name for name in own if own[name] != known.get(name))
+    # a folder of an earlier version knows fewer settings
+    changed = sorted(name for name in own if own[name] != known.get(name, own[name]))
     if changed:
         raise ValueError(
             f"{path.parent}: holds a study with another {', '.join(changed)} "
