@@ -160,18 +160,26 @@ def markdown(found: Sequence[Mapping[str, Any]], overfits: Overfits) -> str:
 
 
 def as_published(
-    found: Sequence[Mapping[str, Any]], overfits: Overfits
+    found: Sequence[Mapping[str, Any]],
+    overfits: Overfits,
+    measures: Sequence[str] = MEASURES,
 ) -> tuple[list[str], Lines]:
-    """Headings and lines of Table 4: our value, the sound one, the paper's."""
+    """Headings and lines of Table 4: our value, the sound one, the paper's.
+
+    Args:
+      found: from `rows`.
+      overfits: how each network learned eight slices.
+      measures: of the table, or some of them where it would be too wide.
+    """
     heads = ["Model", "Set"]
-    for measure in MEASURES:
+    for measure in measures:
         heads += [measure] if measure in ONE_DEFINITION else [measure, f"{measure} *"]
         heads += ["paper"]
     lines = []
     for network, set_name in _places(found):
         mark = "" if overfits[network].is_enough else f" {MARK}"
         cells = [NETWORKS[network] + mark, SETS[set_name]]
-        for measure in MEASURES:
+        for measure in measures:
             row = _find(found, network, set_name, measure, "lesion")
             digits = 4 if measure in ("accuracy", "loss", "specificity") else 3
             cells.append(cell(row, "as_published", digits))
