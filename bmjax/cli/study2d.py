@@ -24,10 +24,10 @@ def kaur2024(
 ) -> int:
     """The 2-D study of Kaur and Singh (2024): U-Net, ConvNet and FCN, and its Table 4.
 
-    Cuts slices; lets each network learn eight of them by heart, since one that cannot is
-    marked in Table 4; trains the three networks; and writes table4.csv, table4.md, figures
-    (PNG and PDF), report.html, and a run folder of each training in networks/, for
-    `bmjax predict`. An interrupted study goes on: what is done is kept.
+    Cuts slices; lets each network learn eight of them by heart, since one that cannot
+    is marked in Table 4; trains the three networks; and writes table4.csv, table4.md,
+    figures (PNG and PDF), report.html, and a run folder of each training in networks/,
+    for `bmjax predict`. An interrupted study goes on: what is done is kept.
 
     Args:
       workdir: folder for everything.
