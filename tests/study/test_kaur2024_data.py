@@ -13,6 +13,7 @@ from bmjax.data import nifti
 from bmjax.data.cases import find_cases
 from bmjax.study.holdout import sizes, split_three_ways
 from bmjax.study.kaur2024 import find_exams
+from bmjax.study.networks2d import slice_plan
 from bmjax.study.slices2d import CHANNELS, SliceStore, Slicing, write_slices
 
 
@@ -203,3 +204,20 @@ def test_data_without_labels_are_refused(tmp_path):
     ucsf(tmp_path, "100101A", ())
     with pytest.raises(ValueError, match="none of its 1 exams has labels"):
         find_exams(tmp_path, binary=False)
+
+
+def test_the_plan_of_a_network_has_the_pixels_of_the_study(phantom_raw):
+    found = find_exams(phantom_raw, binary=False)
+    chosen = {"classes": ("NETC", "SNFH", "ET"), "features": (4, 8), "batch_size": 2}
+    plan = slice_plan(found.cases, Slicing(size=32), **chosen)
+    size, affine = nifti.grid_of(found.cases[0].images["t1c"])
+    _, y_mm, x_mm = nifti.spacing_of(affine)
+    assert plan.spacing_mm == pytest.approx((size[1] * y_mm / 32, size[2] * x_mm / 32))
+    assert plan.patch_size == (32, 32) and plan.channels == CHANNELS
+    assert dict(plan.regions) == {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+    one = slice_plan(
+        found.cases, Slicing(size=32), **{**chosen, "classes": ("metastasis",)}
+    )
+    assert one.regions == (("lesion", (1,)),)
+    with pytest.raises(ValueError, match="train with --scaling unit"):
+        slice_plan(found.cases, Slicing(size=32, scaling="zscore"), **chosen)
