@@ -60,9 +60,7 @@ def write_page(outcome: Outcome, *, workdir: Path) -> Path:
             ),
             page.Section(title="Data", blocks=(*data, *left_out)),
             page.Section(title="Networks", blocks=(by_name["07"], by_name["08"])),
-            page.Section(
-                title="Training", blocks=(page.Grid(blocks=tuple(histories)),)
-            ),
+            page.Section(title="Training", blocks=(histories,)),
         ),
         footer="Research use only; not a medical device. Made by bmjax.",
     )
