@@ -78,6 +78,12 @@ def require_networks_that_predict(workdir, raw):
         )
         (case,) = split["val"]
         assert (out / f"{case}.nii.gz").is_file()
+        scores = workdir / "scores" / name
+        main_returns(["evaluate", str(out), str(raw), "--out", str(scores)])
+    scores = [str(workdir / "scores" / name) for name in table4.NETWORKS]
+    main_returns(["report", scores[0], "--against", *scores[1:]])
+    page = (workdir / "scores" / "unet2d" / "against.html").read_text()
+    assert "<h1>unet2d against convnet against fcn" in page
     main_returns(["report", str(run), "--out", str(workdir / "run.html")])
     page = (workdir / "run.html").read_text()
     assert "Accuracy by step" in page and "IoU by step" in page
