@@ -286,10 +286,8 @@ class _Canvas:
         there[:3, :3] = Rotation.from_euler("xyz", turned_deg, degrees=True).as_matrix()
         there[:3, 3] = moved_mm
         back = np.linalg.inv(self.affine) @ np.linalg.inv(there) @ self.affine  # x y z
-        order = [2, 1, 0]
-        self.numbers = affine_transform(
-            self.numbers, back[:3, :3][order][:, order], back[:3, 3][order], order=0
-        )
+        order = [2, 1, 0, 3]
+        self.numbers = affine_transform(self.numbers, back[order][:, order], order=0)
 
     def centres_mm(self) -> dict[str, tuple[float, float, float]]:
         """Centre of mass of each lesion, x y z [mm]."""

@@ -226,8 +226,8 @@ def _mutual(
     moved: Float[np.ndarray, "n 3"], after: Float[np.ndarray, "m 3"]
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """Couples that are nearest to each other, and near."""
-    apart_mm, forth = KDTree(after).query(moved)
-    _, back = KDTree(moved).query(after)
+    apart_mm, forth = (np.asarray(found) for found in KDTree(after).query(moved))
+    back = np.asarray(KDTree(moved).query(after)[1])
     own = np.flatnonzero((back[forth] == np.arange(len(moved))) & (apart_mm <= NEAR_MM))
     return own, forth[own]
 

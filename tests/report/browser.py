@@ -173,8 +173,8 @@ def opened(browser, page, **rest):
     browser.until("document.querySelector('.viewer').dataset.at")
     browser.until(
         "(() => { const c = document.querySelector('.cut canvas');"
-        "const x = c.width / 2, y = c.height / 2;"
-        "return c.getContext('2d').getImageData(x, y, 1, 1).data[0] > 40; })()"
+        "const all = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "return all.some((v, i) => i % 4 === 0 && v > 40); })()"
     )
     return browser
 
