@@ -34,7 +34,7 @@ def kaur2024(
       data: folder of exams (UCSF-BMSR, BraTS, any layout that `bmjax check` takes);
         synthetic exams if not given.
       epochs: most epochs of a training; the early end may come before.
-      seeds: trainings of each network.
+      seeds: trainings of each network; a later call may ask for more or for fewer.
       scaling: each channel of an exam to 0 to 1, or to mean 0 and spread 1; the paper
         names both.
       loss: softmax with categorical cross-entropy, or a sigmoid with binary

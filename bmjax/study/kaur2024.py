@@ -7,6 +7,7 @@ those of the notebooks that its code goes back to.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,11 +195,13 @@ def run_study(
         + ", ".join(f"{len(ids)} {name}" for name, ids in split.sets().items())
         + f" exams; patients on two sides: {len(shared)}"
     )
-    runs: dict[str, dict[int, Trained]] = {}
+    networks = study.networks(len(store.classes) + 1)
+    programs = {
+        name: Program(net, store.classes, study.schedule)
+        for name, net in networks.items()
+    }
     overfits: dict[str, Overfit] = {}
-    for name, net in study.networks(len(store.classes) + 1).items():
-        runs[name] = {}
-        program = Program(net, store.classes, study.schedule)
+    for name, program in programs.items():
         overfits[name] = overfit_once(
             program,
             store,
@@ -207,24 +210,26 @@ def run_study(
             path=workdir / "overfit" / f"{name}.json",
         )
         console.print(f"{name}: {table4.told(overfits[name])}")
-        for seed in range(study.num_seeds):
-            folder = workdir / "runs" / f"{name}-{seed}"
-            if not (folder / "scores.json").is_file():
-                console.print(f"[bold]training {name}, seed {seed}")
-                train_one(
-                    program, store, split, seed=seed, folder=folder, console=console
-                )
-            runs[name][seed] = read_run(folder)
-            _keep_network(
-                workdir,
-                name,
-                seed,
-                net=net,
-                study=study,
-                exams=exams,
-                store=store,
-                split=split,
+    runs: dict[str, dict[int, Trained]] = {name: {} for name in networks}
+    # seed by seed, so that what is cut short is a study of fewer seeds
+    for seed, name in product(range(study.num_seeds), networks):
+        folder = workdir / "runs" / f"{name}-{seed}"
+        if not (folder / "scores.json").is_file():
+            console.print(f"[bold]training {name}, seed {seed}")
+            train_one(
+                programs[name], store, split, seed=seed, folder=folder, console=console
             )
+        runs[name][seed] = read_run(folder)
+        _keep_network(
+            workdir,
+            name,
+            seed,
+            net=networks[name],
+            study=study,
+            exams=exams,
+            store=store,
+            split=split,
+        )
     results = {
         name: {seed: run.scores for seed, run in by_seed.items()}
         for name, by_seed in runs.items()
@@ -300,13 +305,18 @@ def _require_same(path: Path, study: Kaur2024, data: Path | None) -> None:
         _write_json(path, own)
         return
     known = json.loads(path.read_text())
-    # a folder of an earlier version knows fewer settings
-    changed = sorted(name for name in own if own[name] != known.get(name, own[name]))
+    # a folder of an earlier version knows fewer settings; seeds are independent
+    changed = sorted(
+        name
+        for name in own
+        if name != "num_seeds" and own[name] != known.get(name, own[name])
+    )
     if changed:
         raise ValueError(
             f"{path.parent}: holds a study with another {', '.join(changed)} "
             f"(see {path}); choose another --workdir, or give the same settings"
         )
+    _write_json(path, own)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import bmjax
 from bmjax.cli import main
 from bmjax.study import iou_beside_dice, table4
 from bmjax.study.fit2d import Program, Schedule, fit_network
-from bmjax.study.kaur2024 import SCALES, Kaur2024
+from bmjax.study.kaur2024 import SCALES, Kaur2024, _require_same
 from bmjax.study.overfit2d import Overfit, fullest, overfit
 from bmjax.study.scores2d import SOUND, Tally
 from bmjax.study.slices2d import Exam, SliceStore, Slicing
@@ -377,6 +377,25 @@ def test_a_study_without_trainings_is_refused(flag, capsys, tmp_path):
     main_returns(command, code=1)
     assert "give at least 1" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
+
+
+def test_a_study_may_go_on_with_other_seeds_and_nothing_else(tmp_path):
+    path = tmp_path / "study.json"
+    study = SCALES["quick"]
+    _require_same(path, study, None)
+    _require_same(path, dataclasses.replace(study, num_seeds=3), None)
+    assert json.loads(path.read_text())["num_seeds"] == 3
+    before = path.read_text()
+    with pytest.raises(ValueError, match="another overfit_steps, p_drop"):
+        _require_same(
+            path, dataclasses.replace(study, p_drop=0.5, overfit_steps=1), None
+        )
+    assert path.read_text() == before
+    # as a version before the field wrote it
+    known = json.loads(before)
+    del known["overfit_steps"]
+    path.write_text(json.dumps(known))
+    _require_same(path, study, None)
 
 
 def test_two_scales_at_once_are_refused(capsys, tmp_path):
