@@ -87,6 +87,7 @@ def require_networks_that_predict(workdir, raw):
     main_returns(["report", str(run), "--out", str(workdir / "run.html")])
     page = (workdir / "run.html").read_text()
     assert "Accuracy by step" in page and "IoU by step" in page
+    assert "FCN" in page.split("<h1>")[1].split("<nav")[0]
 
 
 def require_table_of_the_runs(workdir):
