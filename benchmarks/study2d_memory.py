@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exams", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--size", type=int, default=64, help="of a slice [pixel]")
-    parser.add_argument("--spacing-mm", type=float, default=2.0, help="of the phantoms")
+    parser.add_argument("--spacing-mm", type=float, default=4.0, help="of the phantoms")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
     if chosen.child is not None:

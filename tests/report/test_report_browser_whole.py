@@ -48,8 +48,10 @@ def test_a_page_turns_its_slices_hides_a_label_and_fits(demo, name):
         before = place(browser)
         turn_first_slider(browser, to=before[0] - 2)
         assert place(browser) == [before[0] - 2, *before[1:]]
-        hidden = "getComputedStyle(document.querySelector('path.label-SNFH')).display"
-        click = "document.querySelector('[data-hide=label-SNFH]').click()"
+        switch = "document.querySelector('[data-hide=label-SNFH]')"
+        # a switch is that of its own case
+        line = f"{switch}.closest('.case').querySelector('path.label-SNFH')"
+        hidden, click = f"getComputedStyle({line}).display", f"{switch}.click()"
         assert browser.run(hidden) != "none"
         browser.run(click)
         assert browser.run(hidden) == "none"
