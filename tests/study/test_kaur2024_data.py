@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import study2d_memory
 from bmjax.data import nifti
 from bmjax.data.cases import find_cases
 from bmjax.study.holdout import sizes, split_three_ways
@@ -162,6 +163,18 @@ def test_memory_of_an_epoch_does_not_grow_with_the_number_of_exams(tmp_path):
         tracemalloc.stop()
     # 24 exams hold 10 MB on disk; the order of slices grows, by 100 bytes each
     assert peaks[1] < peaks[0] + 0.3e6 < 2e6
+
+
+@pytest.mark.slow
+def test_the_command_that_measures_memory_by_number_of_exams(capfd):
+    counts = ["--exams", "8", "24", "--size", "32", "--spacing-mm", "6"]
+    assert study2d_memory.main(counts) == 0
+    *_, few, many = capfd.readouterr().out.splitlines()
+    few, many = ([float(v) for v in row.strip("| ").split("|")] for row in (few, many))
+    assert (few[0], many[0]) == (8, 24)
+    assert many[1] == 3 * few[1] and many[2] > 2 * few[2]
+    # the compiler takes a little more or less each time
+    assert many[-1] < few[-1] + 100
 
 
 def ucsf(folder, exam, kinds):
