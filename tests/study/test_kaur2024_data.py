@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import study2d_memory
 from bmjax.data import nifti
 from bmjax.data.cases import find_cases
 from bmjax.study.holdout import sizes, split_three_ways
@@ -166,11 +168,19 @@ def test_memory_of_an_epoch_does_not_grow_with_the_number_of_exams(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_that_measures_memory_by_number_of_exams(capfd):
-    counts = ["--exams", "8", "24", "--size", "32", "--spacing-mm", "6"]
-    assert study2d_memory.main(counts) == 0
-    *_, few, many = capfd.readouterr().out.splitlines()
-    few, many = ([float(v) for v in row.strip("| ").split("|")] for row in (few, many))
+def test_the_command_that_measures_memory_by_number_of_exams():
+    command = [sys.executable, "-m", "benchmarks.study2d_memory", "--exams", "8", "24"]
+    done = subprocess.run(
+        [*command, "--size", "32", "--spacing-mm", "6"],
+        cwd=Path(__file__).resolve().parents[2],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    few, many = (
+        [float(value) for value in row.strip("| ").split("|")]
+        for row in done.stdout.splitlines()[-2:]
+    )
     assert (few[0], many[0]) == (8, 24)
     assert many[1] == 3 * few[1] and many[2] > 2 * few[2]
     # the compiler takes a little more or less each time
