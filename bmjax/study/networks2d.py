@@ -6,6 +6,7 @@ size, up to half a pixel over the slice, on a grid that is shifted within a pixe
 """
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,11 @@ def write_network(
     for line in epochs:
         step = round(line["epoch"]) * steps_per_epoch
         for kind, start in (("train", ""), ("val", "val_")):
-            own = {name: line[start + name] for name in _LOGGED}
+            found = {name: line[start + name] for name in _LOGGED}
+            # JSON has no NaN
+            own = {
+                n: None if math.isnan(value) else value for n, value in found.items()
+            }
             own |= {"lr": line["lr"]} if kind == "train" else {}
             records.append({"kind": kind, "step": step, **own})
     text = "".join(f"{json.dumps(record)}\n" for record in records)
