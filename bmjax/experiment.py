@@ -27,7 +27,7 @@ _KNOWN = {
         *(losses.DeepSupervision, losses.DiceBCE, losses.DiceCE, losses.TverskyBCE),
         *(losses.BinaryCrossEntropy, losses.BlobDiceBCE, losses.CrossEntropy),
         *(models.PlainUNet, models.ResEncUNet, models.SegResNet),
-        *(models.UNet2D, models.ConvNet, models.FCN),
+        *(models.UNet2D, models.ConvNet, models.FCN, models.RegionsOfClasses),
     )
 }
 

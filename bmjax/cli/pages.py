@@ -15,6 +15,7 @@ def report(
     *,
     out: Path | None = None,
     images: Path | None = None,
+    against: tuple[Path, ...] = (),
     figures: Path | None = None,
     watch: bool = False,
     port: int = 8765,
@@ -24,8 +25,12 @@ def report(
     Args:
       folder: run folder, folder made by `bmjax evaluate --out` or `bmjax track --out`,
         or folder of predictions without reference.
-      out: the page; `report.html` in the folder if not given.
-      images: folder or manifest of the images that predictions were made from.
+      out: the page; `report.html` in the folder if not given (`against.html` of
+        several).
+      images: folder or manifest of the images that predictions were made from, if not
+        those that their predict.json names.
+      against: evaluations of the same cases to compare this one with, such as that of
+        a 3-D network with that of a 2-D one.
       figures: folder for every chart of the page as PNG and PDF.
       watch: serve the page of a run in progress, on this machine only, until Ctrl-C.
       port: where it is served; 0 takes a free one.
@@ -37,6 +42,11 @@ def report(
         if not is_run:
             raise ValueError(f"{folder}: is no run folder; only runs can be watched")
         return _watch(folder, port)
+    if against:
+        out = out or folder / "against.html"
+        room.write_against_report([folder, *against], out, figures=figures)
+        print_result(str(out))
+        return OK
     out = out or folder / "report.html"
     if is_run:
         room.write_run_report(folder, out, figures=figures)
@@ -77,6 +87,7 @@ def track(
     min_share: float = 0.5,
     max_gap: int = 0,
     motion_mm: float = 0.0,
+    motion_deg: float = 0.0,
     ratio: float = 1.4,
     min_increase_mm3: float = 0.0,
     drop_single: bool = False,
@@ -99,6 +110,8 @@ def track(
       max_gap: visits in a row at which a lesion may be missing and still be the same.
       motion_mm: longest movement of the patient to look for, where scans are not
         registered.
+      motion_deg: widest rotation of the patient to look for with it; from three lesions
+        on.
       ratio: growth over the smallest volume so far that is progression.
       min_increase_mm3: growth below this is none.
       drop_single: leave out lesions that are seen at one visit only.
@@ -122,6 +135,7 @@ def track(
             ),
             max_gap=max_gap,
             motion_mm=motion_mm,
+            motion_deg=motion_deg,
             ratio=ratio,
             min_increase_mm3=min_increase_mm3,
             drop_single=drop_single,

@@ -24,15 +24,17 @@ def kaur2024(
 ) -> int:
     """The 2-D study of Kaur and Singh (2024): U-Net, ConvNet and FCN, and its Table 4.
 
-    Cuts slices, trains the three networks, and writes table4.csv, table4.md, figures
-    (PNG and PDF) and report.html. An interrupted study goes on: what is done is kept.
+    Cuts slices; lets each network learn eight of them by heart, since one that cannot
+    is marked in Table 4; trains the three networks; and writes table4.csv, table4.md,
+    figures (PNG and PDF), report.html, and a run folder of each training in networks/,
+    for `bmjax predict`. An interrupted study goes on: what is done is kept.
 
     Args:
       workdir: folder for everything.
       data: folder of exams (UCSF-BMSR, BraTS, any layout that `bmjax check` takes);
         synthetic exams if not given.
       epochs: most epochs of a training; the early end may come before.
-      seeds: trainings of each network.
+      seeds: trainings of each network; a later call may ask for more or for fewer.
       scaling: each channel of an exam to 0 to 1, or to mean 0 and spread 1; the paper
         names both.
       loss: softmax with categorical cross-entropy, or a sigmoid with binary

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
 
 from bmjax.data import nifti
 from bmjax.data.phantom_template import largest_piece, smooth_field
@@ -48,6 +50,8 @@ class FollowUps:
       spacing_mm: voxels, z y x [mm].
       moved_mm: by how much the patient lies elsewhere at every second scan although the
         header does not say so, x y z [mm].
+      turned_deg: by how much the patient is turned there about the x, then the y, then
+        the z axis through the middle, before being shifted [degree].
       regridded: whether every second scan has another grid, of which the header knows.
     """
 
@@ -56,6 +60,7 @@ class FollowUps:
     seed: int = 0
     spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
     moved_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    turned_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
     regridded: bool = False
 
 
@@ -188,32 +193,33 @@ def _draw(
     spacing_mm = followups.spacing_mm
     if followups.regridded and is_second:
         spacing_mm = tuple(0.8 * s for s in spacing_mm)
-    shift = np.array(followups.moved_mm) * is_second
+    is_turned = is_second and any(followups.turned_deg)
+    # a turned patient is drawn in place, then turned and shifted at once
+    shift = np.array(followups.moved_mm) * (is_second and not is_turned)
     canvas = _Canvas(spacing_mm, extra_mm=4.3 if followups.regridded * is_second else 0)
     for name, radii in COURSES.items():
         if radii[visit]:
             at = np.add(places[name], shift)
-            canvas.centres_mm[name] = canvas.add([(at, radii[visit])], seeds[name])
+            canvas.add(name, [(at, radii[visit])], seeds[name])
     aside = np.array([_PAIR_MM, 0, 0])
     joined, parting = np.add(places["joined"], shift), np.add(places["parting"], shift)
     # outwards, where the lattice has ended
     joining = joined + np.sign(joined[0]) * aside
     parted = parting + np.sign(parting[0]) * aside
     if visit < MERGED_FROM:
-        canvas.centres_mm["joined"] = canvas.add([(joined, 6.0)], seeds["joined"])
-        canvas.centres_mm["joining"] = canvas.add([(joining, 4.5)], seeds["joining"])
+        canvas.add("joined", [(joined, 6.0)], seeds["joined"])
+        canvas.add("joining", [(joining, 4.5)], seeds["joining"])
     else:
-        canvas.centres_mm["joined"] = canvas.add(
-            [(joined, 7.0), (joining, 5.0)], seeds["joined"]
-        )
+        canvas.add("joined", [(joined, 7.0), (joining, 5.0)], seeds["joined"])
     if visit < SPLIT_FROM:
-        canvas.centres_mm["parting"] = canvas.add(
-            [(parting, 7.0), (parted, 5.0)], seeds["parting"]
-        )
+        canvas.add("parting", [(parting, 7.0), (parted, 5.0)], seeds["parting"])
     else:
-        canvas.centres_mm["parting"] = canvas.add([(parting, 6.0)], seeds["parting"])
-        canvas.centres_mm["parted"] = canvas.add([(parted, 4.0)], seeds["parted"])
-    return Visit(canvas.labels, canvas.affine, canvas.centres_mm)
+        canvas.add("parting", [(parting, 6.0)], seeds["parting"])
+        canvas.add("parted", [(parted, 4.0)], seeds["parted"])
+    if is_turned:
+        canvas.turn(followups.turned_deg, followups.moved_mm)
+    labels = np.where(canvas.numbers > 0, ET, 0).astype(np.uint8)
+    return Visit(labels, canvas.affine, canvas.centres_mm())
 
 
 def _lumpy_ball(
@@ -245,18 +251,15 @@ class _Canvas:
         size = np.ceil(2 * half_mm / np.array([x, y, z])).astype(int)
         self.affine = np.diag([x, y, z, 1.0])
         self.affine[:3, 3] = -half_mm + extra_mm / 3
-        self.labels = np.zeros(size[::-1], np.uint8)
-        self.centres_mm: dict[str, tuple[float, float, float]] = {}
+        self.numbers = np.zeros(size[::-1], np.uint8)
+        self._names: list[str] = []  # of the lesions numbered 1, 2, ...
 
     def add(
-        self, balls: Sequence[tuple[np.ndarray, float]], seed: int
-    ) -> tuple[float, float, float]:
-        """Draw one lesion made of lumpy balls with a bridge between them.
-
-        Returns:
-          Its centre of mass, x y z [mm].
-        """
-        mask = np.zeros(self.labels.shape, bool)
+        self, name: str, balls: Sequence[tuple[np.ndarray, float]], seed: int
+    ) -> None:
+        """Draw one lesion made of lumpy balls with a bridge between them."""
+        self._names.append(name)
+        mask = np.zeros(self.numbers.shape, bool)
         for number, (at, radius_mm) in enumerate(balls):
             rng = np.random.default_rng((seed, number))
             solid = _lumpy_ball(rng, radius_mm, spacing_mm=self.spacing_mm)
@@ -271,10 +274,25 @@ class _Canvas:
                 )
                 box = tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))
                 mask[box] = True
-        self.labels[mask] = ET
-        z, y, x = np.argwhere(mask).mean(axis=0)
-        x, y, z = (float(v) for v in (self.affine @ [x, y, z, 1.0])[:3])
-        return x, y, z
+        self.numbers[mask] = len(self._names)
+
+    def turn(self, turned_deg: tuple[float, ...], moved_mm: tuple[float, ...]) -> None:
+        """Turn everything about the middle of the world, then shift it."""
+        there = np.eye(4)
+        there[:3, :3] = Rotation.from_euler("xyz", turned_deg, degrees=True).as_matrix()
+        there[:3, 3] = moved_mm
+        back = np.linalg.inv(self.affine) @ np.linalg.inv(there) @ self.affine  # x y z
+        order = [2, 1, 0, 3]
+        self.numbers = affine_transform(self.numbers, back[order][:, order], order=0)
+
+    def centres_mm(self) -> dict[str, tuple[float, float, float]]:
+        """Centre of mass of each lesion, x y z [mm]."""
+        found = {}
+        for number, name in enumerate(self._names, start=1):
+            z, y, x = np.argwhere(self.numbers == number).mean(axis=0)
+            x, y, z = (float(v) for v in (self.affine @ [x, y, z, 1.0])[:3])
+            found[name] = (x, y, z)
+        return found
 
     def _voxel(self, at_mm: np.ndarray) -> np.ndarray:
         x, y, z = np.rint((at_mm - self.affine[:3, 3]) / np.diag(self.affine)[:3])

@@ -80,12 +80,14 @@ class Record:
         *,
         run: dict[str, Any],
         inputs: dict[str, list[list[int]]],
+        images: dict[str, dict[str, str]],
         results: dict[str, CaseResult | None],
         others: list[dict[str, Any]],
     ) -> None:
         self._out = out
         self._run = run
         self._inputs = inputs
+        self._images = images
         self._results = results
         self._others = others
         self._write()
@@ -127,6 +129,10 @@ class Record:
             {e["case"]: e for e in earlier["cases"]} if earlier and is_same else {}
         )
         inputs = {case.id: _inputs(case) for case in cases}
+        images = {
+            case.id: {c: str(path.resolve()) for c, path in case.images.items()}
+            for case in cases
+        }
         results: dict[str, CaseResult | None] = {
             case.id: _kept(out, entries.get(case.id), inputs[case.id]) for case in cases
         }
@@ -136,7 +142,9 @@ class Record:
             )
             inputs[name] = []
         others = [entry for name, entry in entries.items() if name not in results]
-        return cls(out, run=run, inputs=inputs, results=results, others=others)
+        return cls(
+            out, run=run, inputs=inputs, images=images, results=results, others=others
+        )
 
     def is_pending(self, case: str) -> bool:
         """Whether a case is still to be done."""
@@ -170,6 +178,7 @@ class Record:
     def _entry(self, name: str) -> dict[str, Any]:
         result = self._results[name]
         entry: dict[str, Any] = {"case": name, "inputs": self._inputs[name]}
+        entry |= {"images": self._images.get(name, {})}
         if result is None:
             return entry | {"status": "pending"}
         entry |= {"seconds": round(result.seconds, 3), "file": result.path.name}

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bmjax.report.against import write_against_report
     from bmjax.report.comparison import Cohort, write_comparison_report
     from bmjax.report.evaluation import write_evaluation_report
     from bmjax.report.predictions import write_predictions_report
@@ -24,6 +25,7 @@ _DOORS = {
     "Cohort": "comparison",
     "Tile": "preview",
     "server": "watch",
+    "write_against_report": "against",
     "write_comparison_report": "comparison",
     "write_evaluation_report": "evaluation",
     "write_predictions_report": "predictions",
@@ -38,6 +40,7 @@ __all__ = [
     "Tile",
     "can_draw",
     "server",
+    "write_against_report",
     "write_comparison_report",
     "write_evaluation_report",
     "write_predictions_report",

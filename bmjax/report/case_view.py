@@ -21,7 +21,13 @@ Detail = Literal["full", "brief"]
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """What colours and region names mean."""
+    """What colours and region names mean.
+
+    Attributes:
+      has_reference: whether any case has one.
+    """
+
+    has_reference: bool = True
 
     def to_html(self) -> str:
         """Colour chips with names, then the regions made of them."""
@@ -35,9 +41,9 @@ class Key:
             for name, meaning in REGION_NAMES.items()
             if name not in LABEL_NAMES
         )
+        ways = "reference filled, " if self.has_reference else ""
         return (
-            f'<p class="key">{chips}{regions}<span>reference filled, prediction '
-            "outlined</span></p>"
+            f'<p class="key">{chips}{regions}<span>{ways}prediction outlined</span></p>'
         )
 
 

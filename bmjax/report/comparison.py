@@ -55,6 +55,7 @@ def write_comparison_report(
     baselines: Mapping[str, ScoresByCase] | None = None,
     cases: Sequence[CaseSources] = (),
     footer: str = "Research use only; not a medical device. Made by bmjax.",
+    figures: Path | None = None,
 ) -> Path:
     """Write one self-contained page that compares methods on the same cases.
 
@@ -72,6 +73,7 @@ def write_comparison_report(
       cases: cases to show; predictions under the names of the methods get their Dice
         from `evaluations` and `baselines`.
       footer: last line.
+      figures: folder for every chart as PNG and PDF, if wanted.
     """
     read = {n: read_evaluation(Path(p)) for n, p in (evaluations or {}).items()}
     rows: dict[str, Rows] = {name: found.rows for name, found in read.items()}
@@ -109,7 +111,7 @@ def write_comparison_report(
         ),
         footer=footer,
     )
-    return page.write(out)
+    return page.write(out, figures=figures)
 
 
 def _with_spots(case: CaseSources, read: Mapping[str, EvaluationFiles]) -> CaseSources:

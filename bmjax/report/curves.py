@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bmjax.report import page
 from bmjax.report.style import DPI, SERIES, Theme, house_style
@@ -19,6 +20,7 @@ _BY_REGION = {
     "pseudo_dice": "Pseudo-Dice, validation",
     "volume_dice": "Dice of whole cases, validation",
 }
+TICKS = [1, 2, 2.5, 5, 10]  # matplotlib's own
 SHARES = {"accuracy": "Accuracy", "dice": "Dice", "iou": "IoU"}
 Record = Mapping[str, Any]
 Draw = Callable[[Axes, Theme], None]
@@ -194,7 +196,7 @@ def draw_plain(
     ):
         axes.plot(steps, values, _dot(steps), color=colour, label=name)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("step")
+    _by_step(axes)
     axes.set_title(title)
     if len(by_name) > 1:
         legend(axes, len(by_name))
@@ -215,7 +217,7 @@ def draw_loss(axes: Axes, theme: Theme, runs: Mapping[str, Sequence[Record]]) ->
         steps, values = series(records, "val", "loss")
         axes.plot(steps, values, "o--", color=val_colour, ms=3, lw=1.1)
         axes.lines[-1].set_label("validation" if len(runs) == 1 else "_")
-    axes.set_xlabel("step")
+    _by_step(axes)
     axes.set_title("Loss" if len(runs) == 1 else "Loss (dashed: validation)")
     legend(axes, 3)
 
@@ -229,9 +231,15 @@ def draw_lines(
     ):
         axes.plot(steps, values, color=colour, marker="o", ms=3, label=name)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("step")
+    _by_step(axes)
     axes.set_title(title)
     legend(axes, 3)
+
+
+def _by_step(axes: Axes) -> None:
+    """Steps are whole, also where the log has only one."""
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=TICKS))
 
 
 def _dot(steps: Float[np.ndarray, " n"]) -> str:

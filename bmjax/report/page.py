@@ -16,6 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 from bmjax.data import streams
 
 LONG_TEXT = 50
+LONG = 2.2  # width over height of a picture
 
 
 @runtime_checkable
@@ -192,13 +193,16 @@ class Figure:
     def to_html(self) -> str:
         """A picture element."""
         width, height = self.size
+        # on a telephone a long row of panels is turned under the finger
+        is_long = width > LONG * height
         return (
-            '<figure class="chart"><picture><source '
+            f'<figure class="chart{" long" if is_long else ""}">'
+            '<div class="scroll"><picture><source '
             'media="(prefers-color-scheme: dark)" '
             f'srcset="{data_uri(self.dark, "image/png")}">'
             f'<img src="{data_uri(self.light, "image/png")}" width="{width}" '
             f'height="{height}" alt="{html.escape(self.alt)}" loading="lazy">'
-            f"</picture>{_caption_html(self.caption)}</figure>"
+            f"</picture></div>{_caption_html(self.caption)}</figure>"
         )
 
     def write(self, folder: Path) -> None:

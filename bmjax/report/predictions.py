@@ -1,6 +1,6 @@
 """The page of a folder of predictions without reference: what was found where."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def write_predictions_report(
     Args:
       predictions: folder of CASE.nii.gz label files, as `bmjax predict` leaves it.
       out: the page.
-      images: folder or manifest of the images they were made from; without it the
-        labels are shown on black.
+      images: folder or manifest of the images they were made from; without it those
+        that predict.json names, and where they are gone the labels on black.
       figures: folder for every chart as PNG and PDF, if wanted.
       scheme: what the labels mean.
 
@@ -57,22 +57,19 @@ def write_predictions_report(
             f"{folder}: expected a run, an evaluation or a folder of CASE.nii.gz "
             "predictions, and found no such file; make them with `bmjax predict`"
         )
-    known = survey(images).found if images is not None else {}
+    known = _named(record) if images is None else _surveyed(images)
     measured: list[tuple[dict[str, Any], CaseSources]] = []
     notes: list[Block] = []
     for name in names:
-        found = known.get(name)
-        files = {c: found.files[c][0] for c in CHANNELS if found and c in found.files}
         try:
-            measured.append(_measure(folder, name, files, scheme))
+            measured.append(_measure(folder, name, known.get(name, {}), scheme))
         except (OSError, ValueError) as error:
             notes.append(Text(text=f"{name}: not shown: {error}", kind="warning"))
-    absent = [name for name in names if images is not None and name not in known]
+    absent = [name for name in names if not known.get(name)]
     if absent:
-        text = f"No images in {images} of: {', '.join(absent)}."
-        notes.append(Text(text=text, kind="missing"))
-    if images is None:
-        text = "Shown without images; name their folder with --images."
+        where = "predict.json names none that is there" if images is None else images
+        remedy = "; name their folder with --images" if images is None else ""
+        text = f"No images ({where}) of: {', '.join(absent)}{remedy}."
         notes.append(Text(text=text, kind="missing"))
     rows = [row for row, _ in measured]
     largest_first = sorted(
@@ -126,6 +123,26 @@ def predicted_cases(folder: Path) -> list[str]:
     }
     kinds = (*(kind.rstrip("*") for kind in MAP_KINDS), "prob_")
     return sorted(n for n in names if not _is_map_of(n, names, kinds))
+
+
+def _named(record: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
+    """The images that a prediction run says it read, as far as they are there."""
+    return {
+        entry["case"]: {
+            channel: Path(path)
+            for channel, path in entry.get("images", {}).items()
+            if Path(path).is_file()
+        }
+        for entry in record.get("cases", [])
+    }
+
+
+def _surveyed(images: str | Path) -> dict[str, dict[str, Path]]:
+    """The images of each case in a folder or manifest."""
+    return {
+        case: {c: found.files[c][0] for c in CHANNELS if c in found.files}
+        for case, found in survey(images).found.items()
+    }
 
 
 def _is_map_of(name: str, names: set[str], kinds: Iterable[str]) -> bool:

@@ -38,12 +38,12 @@ def run_page(run: str | Path) -> Page:
             sections.cases_section(cases, order=", hardest first"),
         ]
     parts.append(_provenance(files, Path(run)))
-    model = files.experiment.get("model", {}).get("type", "")
+    model = files.experiment.get("model", {})
+    name = model.get("net", model).get("type", "")  # of regions: the network itself
+    store = files.experiment.get("data", {}).get("store")
     return Page(
         title=f"Training run {files.name}",
-        subtitle=f"{model} on {files.experiment.get('data', {}).get('store', '')}"
-        if model
-        else "",
+        subtitle=f"{name} on {store}" if name and store else name,
         sections=tuple(parts),
         bound=sections.BOUND,
     )

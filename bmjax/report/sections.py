@@ -180,7 +180,11 @@ def cases_section(
     convention = overlays.CONVENTION
     if has_worst:
         convention += f" {overlays.CONVENTION_WORST}"
-    blocks: list[Block] = [Text(text=convention), case_view.Key()]
+    has_reference = any(case.reference is not None for case in cases)
+    blocks: list[Block] = [
+        Text(text=convention),
+        case_view.Key(has_reference=has_reference),
+    ]
     if len(cases) > limit:
         blocks.append(
             Text(text=f"The first {limit} of {len(cases)} cases.", kind="missing")

@@ -8,6 +8,7 @@ from jaxtyping import Float, Integer, Shaped
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from bmjax.planning.labels import LABEL_COLOURS
@@ -264,30 +265,33 @@ def history(
         ("Dice", {"as published": "legacy_dice", "sound": "dice"}),
         ("IoU", {"as published": "legacy_iou", "sound": "iou"}),
     )
+    dashes = {"training": "-", "validation": "--"}
 
     def draw(canvas: Canvas, theme: Theme) -> None:
-        for ax, (heading, measures) in zip(canvas.subplots(1, 4), charts, strict=True):
-            for colour, (definition, measure) in zip(
-                SERIES[theme], measures.items(), strict=False
-            ):
-                for start, set_name, dash in (
-                    ("", "training", "-"),
-                    ("val_", "validation", "--"),
-                ):
+        colours = {"": INK[theme], "as published": SERIES[theme][0]}
+        colours |= {"sound": SERIES[theme][1]}
+        grid = canvas.subplots(2, 2).flat
+        for ax, (heading, measures) in zip(grid, charts, strict=True):
+            for definition, measure in measures.items():
+                for start, dash in (("", "-"), ("val_", "--")):
                     values = [line[start + measure] for line in lines]
-                    label = f"{definition} {set_name}".strip()
-                    ax.plot(epochs, values, dash, color=colour, label=label)
+                    # one epoch would be no line
+                    mark = dash if len(epochs) > 1 else "o"
+                    ax.plot(epochs, values, mark, color=colours[definition])
             ax.set_title(heading)
-            ax.set_xlabel("epoch")
             ax.xaxis.get_major_locator().set_params(integer=True)
             if heading in ("Dice", "IoU"):
+                ax.set_xlabel("epoch")
                 ax.set_ylim(-0.02, 1.02)
-            ax.legend(fontsize=6.5, loc="best")
+        keys = [Line2D([], [], color=colours[n]) for n in ("as published", "sound")]
+        keys += [Line2D([], [], color=INK[theme], ls=dash) for dash in dashes.values()]
+        names = ["as published", "sound", *dashes]
+        canvas.legend(keys, names, loc="outside lower center", ncols=len(names))
 
     return panels(
         draw,
         name=f"figure_{number:02d}_{name}",
-        size_in=(11.2, 2.9),
+        size_in=(7.2, 5.2),
         alt=f"Accuracy, loss, Dice and IoU of {title} by epoch.",
         caption=f"Figure {number}. {title}, seed 0: training (running, with dropout) "
         "and validation; Dice and IoU as published and sound (lesion, mean over "

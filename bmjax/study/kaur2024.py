@@ -4,26 +4,26 @@ Kaur and Singh 2024. What the paper leaves open is decided by fields whose defau
 those of the notebooks that its code goes back to.
 """
 
-import csv
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console
 
-from bmjax import models, report, weights
+from bmjax import models, report
 from bmjax.console import ticking
 from bmjax.data import phantom, streams
 from bmjax.data.cases import Case, sort_cases
 from bmjax.study import table4
-from bmjax.study.fit2d import Program, Schedule, fit_network, write_rows
+from bmjax.study.fit2d import Program, Schedule, write_rows
 from bmjax.study.holdout import By, ThreeWay, split_three_ways
+from bmjax.study.networks2d import slice_plan, write_network
+from bmjax.study.overfit2d import Overfit, overfit_once
 from bmjax.study.slices2d import CHANNELS, SliceStore, Slicing, write_slices
-from bmjax.surgery import paths
+from bmjax.study.training2d import Trained, read_run, read_variables, train_one
 
 Scale = Literal["full", "reduced", "quick"]
 
@@ -39,6 +39,7 @@ class Kaur2024:
       p_drop: dropout after each pool.
       skip: what the U-Net's decoder concatenates, see `models.UNet2D`.
       num_seeds: trainings of each network.
+      overfit_steps: most updates to learn eight slices by heart, before anything else.
       split_by: `patient`, or `exam` as in the published code.
       split_seed: of the split; the same for every training.
       num_phantoms: synthetic exams, where no data are given.
@@ -51,6 +52,7 @@ class Kaur2024:
     p_drop: float = 0.2
     skip: Literal["before_pool", "after_pool"] = "before_pool"
     num_seeds: int = 3
+    overfit_steps: int = 3000
     split_by: By = "patient"
     split_seed: int = 0
     num_phantoms: int = 48
@@ -85,6 +87,7 @@ SCALES: dict[Scale, Kaur2024] = {
         schedule=Schedule(epochs=2, batch_size=4),
         features=(4, 8, 8),
         num_seeds=1,
+        overfit_steps=20,
         num_phantoms=4,
         phantom_spacing_mm=(5.0, 5.0, 5.0),
     ),
@@ -107,21 +110,6 @@ class Exams:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What one training left: its folder's facts.
-
-    Attributes:
-      scores: measures by set.
-      epochs: lines of its log.
-      num_params: trained parameters of the network.
-    """
-
-    scores: dict[str, dict[str, float]]
-    epochs: list[dict[str, float]]
-    num_params: int
-
-
-@dataclass(frozen=True)
 class Outcome:
     """Everything that the page shows.
 
@@ -131,6 +119,7 @@ class Outcome:
       store: their slices.
       split: the three sets.
       runs: what each training left, by network and seed.
+      overfits: how each network learned eight slices.
       rows: of Table 4.
     """
 
@@ -139,6 +128,7 @@ class Outcome:
     store: SliceStore
     split: ThreeWay
     runs: dict[str, dict[int, Trained]]
+    overfits: dict[str, Overfit]
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -206,97 +196,87 @@ def run_study(
         + ", ".join(f"{len(ids)} {name}" for name, ids in split.sets().items())
         + f" exams; patients on two sides: {len(shared)}"
     )
-    runs: dict[str, dict[int, Trained]] = {}
-    for name, net in study.networks(len(store.classes) + 1).items():
-        runs[name] = {}
-        program = Program(net, store.classes, study.schedule)
-        for seed in range(study.num_seeds):
-            folder = workdir / "runs" / f"{name}-{seed}"
-            if not (folder / "scores.json").is_file():
-                console.print(f"[bold]training {name}, seed {seed}")
-                train_one(
-                    program, store, split, seed=seed, folder=folder, console=console
-                )
-            runs[name][seed] = read_run(folder)
+    networks = study.networks(len(store.classes) + 1)
+    programs = {
+        name: Program(net, store.classes, study.schedule)
+        for name, net in networks.items()
+    }
+    overfits: dict[str, Overfit] = {}
+    for name, program in programs.items():
+        overfits[name] = overfit_once(
+            program,
+            store,
+            split.train,
+            max_steps=study.overfit_steps,
+            path=workdir / "overfit" / f"{name}.json",
+        )
+        console.print(f"{name}: {table4.told(overfits[name])}")
+    runs: dict[str, dict[int, Trained]] = {name: {} for name in networks}
+    # seed by seed, so that what is cut short is a study of fewer seeds
+    for seed, name in product(range(study.num_seeds), networks):
+        folder = workdir / "runs" / f"{name}-{seed}"
+        if not (folder / "scores.json").is_file():
+            console.print(f"[bold]training {name}, seed {seed}")
+            train_one(
+                programs[name], store, split, seed=seed, folder=folder, console=console
+            )
+        runs[name][seed] = read_run(folder)
+        _keep_network(
+            workdir,
+            name,
+            seed,
+            net=networks[name],
+            study=study,
+            exams=exams,
+            store=store,
+            split=split,
+        )
     results = {
         name: {seed: run.scores for seed, run in by_seed.items()}
         for name, by_seed in runs.items()
     }
-    rows = table4.rows(results, classes=store.classes)
+    rows = table4.rows(results, classes=store.classes, overfits=overfits)
     write_rows(workdir / "table4.csv", rows)
-    streams.write_pieces(workdir / "table4.md", [table4.markdown(rows).encode()])
-    return write_page(Outcome(study, exams, store, split, runs, rows), workdir=workdir)
+    text = table4.markdown(rows, overfits)
+    streams.write_pieces(workdir / "table4.md", [text.encode()])
+    outcome = Outcome(study, exams, store, split, runs, overfits, rows)
+    return write_page(outcome, workdir=workdir)
 
 
-def train_one(
-    program: Program,
+def _keep_network(
+    workdir: Path,
+    name: str,
+    seed: int,
+    *,
+    net: Any,
+    study: Kaur2024,
+    exams: Exams,
     store: SliceStore,
     split: ThreeWay,
-    *,
-    seed: int,
-    folder: Path,
-    console: Console,
 ) -> None:
-    """Train a network and measure it on all three sets, into a run folder.
-
-    The folder gets `log.csv` (one line an epoch), `weights.safetensors` (of the best
-    validation loss), `exams.csv` (sound measures of each exam), and `scores.json` last.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted = fit_network(
-        program,
-        store,
-        train=split.train,
-        val=split.val,
+    """Write a training's network as a run folder for `bmjax predict`."""
+    if study.slicing.scaling != "unit":
+        return  # see `slice_plan`
+    folder = workdir / "runs" / f"{name}-{seed}"
+    batch_size = study.schedule.batch_size
+    plan = slice_plan(
+        [case for case in exams.cases if case.id in split.train],
+        study.slicing,
+        classes=store.classes,
+        features=study.features,
+        batch_size=batch_size,
+    )
+    write_network(
+        workdir / "networks" / f"{name}-{seed}",
+        net=net,
+        variables=read_variables(folder),
+        schedule=study.schedule,
+        plan=plan,
+        split=split,
+        epochs=read_run(folder).epochs,
+        steps_per_epoch=len(store.pairs(split.train)) // batch_size,
         seed=seed,
-        log=folder / "log.csv",
-        announce=console.print,
     )
-    scores, exams = {}, []
-    for name, ids in split.sets().items():
-        batches = store.in_order(ids, batch_size=program.schedule.batch_size)
-        tally = program.evaluate(fitted.variables, batches)
-        # JSON has no NaN
-        scores[name] = {
-            measure: None if math.isnan(value) else value
-            for measure, value in tally.scores().items()
-        }
-        exams += [{"set": name, **row} for row in tally.by_exam()]
-    write_rows(folder / "exams.csv", exams)
-    tensors = paths.flatten(fitted.variables)
-    weights.write_weights(
-        folder / "weights.safetensors",
-        {name: np.asarray(value) for name, value in tensors.items()},
-    )
-    params = paths.flatten(fitted.variables["params"])
-    _write_json(
-        folder / "scores.json",
-        {
-            "scores": scores,
-            "best_epoch": fitted.best_epoch,
-            "num_params": sum(int(np.size(value)) for value in params.values()),
-        },
-    )
-
-
-def read_run(folder: Path) -> Trained:
-    """What `train_one` wrote."""
-    facts = json.loads((folder / "scores.json").read_text())
-    with (folder / "log.csv").open(newline="") as file:
-        lines = [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-    scores = {
-        name: {m: math.nan if v is None else v for m, v in measures.items()}
-        for name, measures in facts["scores"].items()
-    }
-    return Trained(scores, lines, facts["num_params"])
-
-
-def read_variables(folder: Path) -> Mapping[str, Any]:
-    """The weights that `train_one` wrote, as the network takes them."""
-    return paths.unflatten(weights.read_weights(folder / "weights.safetensors").tensors)
 
 
 def _exams(
@@ -326,12 +306,18 @@ def _require_same(path: Path, study: Kaur2024, data: Path | None) -> None:
         _write_json(path, own)
         return
     known = json.loads(path.read_text())
-    changed = sorted(name for name in own if own[name] != known.get(name))
+    # a folder of an earlier version knows fewer settings; seeds are independent
+    changed = sorted(
+        name
+        for name in own
+        if name != "num_seeds" and own[name] != known.get(name, own[name])
+    )
     if changed:
         raise ValueError(
             f"{path.parent}: holds a study with another {', '.join(changed)} "
             f"(see {path}); choose another --workdir, or give the same settings"
         )
+    _write_json(path, own)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

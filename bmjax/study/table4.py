@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bmjax.study.overfit2d import ENOUGH_DICE, NUM_SLICES, Overfit
+
 NETWORKS = {
     "unet2d": "U-Net with dropout",
     "convnet": "ConvNet (no skips)",
@@ -45,14 +47,19 @@ PUBLISHED: dict[tuple[str, str, str], float] = {
 Lines = list[list[str]]
 # scores by network, then seed, then set: name of the measure -> value
 Results = Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]
+Overfits = Mapping[str, Overfit]
+MARK = "(!)"  # of a network that did not learn eight slices
 
 
-def rows(results: Results, *, classes: Sequence[str]) -> list[dict[str, Any]]:
+def rows(
+    results: Results, *, classes: Sequence[str], overfits: Overfits
+) -> list[dict[str, Any]]:
     """One row for each network, set, measure and scope, with its spread over seeds.
 
     Args:
       results: measures by network, seed and set.
       classes: names of the classes without background.
+      overfits: how each network learned eight slices; `counts` is whether it did.
     """
     found = []
     for network, by_seed in results.items():
@@ -61,7 +68,7 @@ def rows(results: Results, *, classes: Sequence[str]) -> list[dict[str, Any]]:
                 for scope in ("all", *classes):
                     row = _row(by_seed, network, name, measure, scope)
                     if row is not None:
-                        found.append(row)
+                        found.append({**row, "counts": overfits[network].is_enough})
     return found
 
 
@@ -97,26 +104,82 @@ def _row(
     }
 
 
-def markdown(found: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as two tables: as in the paper, and the sound measures by class."""
+def told(found: Overfit) -> str:
+    """In words, how a network learned eight slices."""
+    answer = "yes" if found.is_enough else "no"
+    return (
+        f"learned {NUM_SLICES} slices by heart: {answer}, Dice {found.dice:.3f} after "
+        f"{found.steps} updates"
+    )
+
+
+def learned(overfits: Overfits) -> tuple[list[str], Lines]:
+    """Headings and lines: whether each network learned eight slices by heart."""
+    heads = ["Model", f"Dice >= {ENOUGH_DICE:g}", "Dice", "Dice in training", "updates"]
+    lines = [
+        [
+            NETWORKS[name],
+            "yes" if found.is_enough else "no",
+            f"{found.dice:.3f}",
+            f"{found.running_dice:.3f}",
+            str(found.steps),
+        ]
+        for name, found in overfits.items()
+    ]
+    return heads, lines
+
+
+def remarks(overfits: Overfits) -> tuple[str, ...]:
+    """What the marks of the table mean, where there are any."""
+    unfit = [NETWORKS[n] for n, found in overfits.items() if not found.is_enough]
+    if not unfit:
+        return ()
+    return (
+        f"{MARK} {', '.join(unfit)}: did not reach a Dice of {ENOUGH_DICE:g} on "
+        f"{NUM_SLICES} slices it was trained on, so these rows are no comparison.",
+    )
+
+
+def markdown(found: Sequence[Mapping[str, Any]], overfits: Overfits) -> str:
+    """The rows as in the paper, what was learned by heart, and each class."""
     note = (
         "As published beside sound (\\*: lesion against background, of each exam, mean "
         "over exams); mean over seeds ± standard deviation."
     )
-    tables = [_lines(*as_published(found)), _lines(*by_class(found))]
-    return "\n\n".join((note, *tables)) + "\n"
+    heart = (
+        f"{NUM_SLICES} training slices by heart, with the study's own settings "
+        "(weights fixed; in training: with dropout and the batch's statistics):"
+    )
+    tables = (
+        _lines(*as_published(found, overfits)),
+        heart,
+        _lines(*learned(overfits)),
+        _lines(*by_class(found)),
+    )
+    return "\n\n".join((note, *remarks(overfits), *tables)) + "\n"
 
 
-def as_published(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], Lines]:
-    """Headings and lines of Table 4: our value, the sound one, the paper's."""
+def as_published(
+    found: Sequence[Mapping[str, Any]],
+    overfits: Overfits,
+    measures: Sequence[str] = MEASURES,
+) -> tuple[list[str], Lines]:
+    """Headings and lines of Table 4: our value, the sound one, the paper's.
+
+    Args:
+      found: from `rows`.
+      overfits: how each network learned eight slices.
+      measures: of the table, or some of them where it would be too wide.
+    """
     heads = ["Model", "Set"]
-    for measure in MEASURES:
+    for measure in measures:
         heads += [measure] if measure in ONE_DEFINITION else [measure, f"{measure} *"]
         heads += ["paper"]
     lines = []
     for network, set_name in _places(found):
-        cells = [NETWORKS[network], SETS[set_name]]
-        for measure in MEASURES:
+        mark = "" if overfits[network].is_enough else f" {MARK}"
+        cells = [NETWORKS[network] + mark, SETS[set_name]]
+        for measure in measures:
             row = _find(found, network, set_name, measure, "lesion")
             digits = 4 if measure in ("accuracy", "loss", "specificity") else 3
             cells.append(cell(row, "as_published", digits))

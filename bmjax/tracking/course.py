@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal
 
 from bmjax.tracking.matching import DEFAULT, Couple, Criteria, Matching, match
-from bmjax.tracking.motion import movement_mm
+from bmjax.tracking.motion import Movement, movement
 from bmjax.tracking.observation import Lesion, Observation
 
 Origin = Literal["baseline", "new", "split"]
@@ -81,12 +82,12 @@ class Course:
     Attributes:
       tracks: number 1 first.
       events: in the order of the visits.
-      shifts_mm: movement of the patient before each visit but the first, x y z [mm].
+      movements: of the patient before each visit but the first.
     """
 
     tracks: tuple[Track, ...]
     events: tuple[Event, ...]
-    shifts_mm: tuple[tuple[float, float, float], ...]
+    movements: tuple[Movement, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ def follow(
     criteria: Criteria = DEFAULT,
     max_gap: int = 0,
     motion_mm: float = 0.0,
+    motion_deg: float = 0.0,
 ) -> Course:
     """Follow the lesions of one patient from visit to visit.
 
@@ -118,10 +120,11 @@ def follow(
       criteria: when two lesions may be the same.
       max_gap: visits in a row at which a lesion may be missing and still be the same.
       motion_mm: longest movement of the patient between two scans that is looked for.
+      motion_deg: widest rotation that is looked for with it.
     """
     tracks: list[Track] = []
     events: list[Event] = []
-    shifts: list[tuple[float, float, float]] = []
+    movements: list[Movement] = []
     here: dict[int, Track] = {}  # by index in the present scan
 
     def begin(visit: int, index: int, origin: Origin, parent: int = 0) -> Track:
@@ -137,9 +140,10 @@ def follow(
         here[index] = begin(0, index, "baseline")
     for now in range(1, len(visits)):
         before = now - 1
-        shift_mm = movement_mm(visits[before], visits[now], limit_mm=motion_mm)
-        shifts.append(shift_mm)
-        found = match(visits[before], visits[now], criteria=criteria, shift_mm=shift_mm)
+        pair = visits[before], visits[now]
+        moved = movement(*pair, limit_mm=motion_mm, limit_deg=motion_deg)
+        movements.append(moved)
+        found = match(*pair, criteria=criteria, moved=moved)
         later: dict[int, Track] = {}
         for couple in found.matched:
             later[couple.second] = track = here[couple.first]
@@ -165,7 +169,9 @@ def follow(
         ]
         left = set(found.new)
         for earlier in range(before - 1, max(before - 1 - max_gap, -1), -1):
-            returned = _returned(visits, tracks, earlier, now, left, criteria, shifts)
+            returned = _returned(
+                visits, tracks, earlier, now, left, criteria, movements
+            )
             for couple in returned.matched:
                 track = _seen_at(tracks, earlier)[couple.first]
                 later[couple.second] = track
@@ -184,7 +190,9 @@ def follow(
                 )
             )
         here = later
-    return Course(tracks=tuple(tracks), events=tuple(events), shifts_mm=tuple(shifts))
+    return Course(
+        tracks=tuple(tracks), events=tuple(events), movements=tuple(movements)
+    )
 
 
 def progression(
@@ -247,14 +255,13 @@ def _returned(
     now: int,
     left: set[int],
     criteria: Criteria,
-    shifts: Sequence[tuple[float, float, float]],
+    movements: Sequence[Movement],
 ) -> Matching:
     """Matches of the lesions last seen at an earlier visit with those still unknown."""
-    x, y, z = (sum(shift[axis] for shift in shifts[earlier:now]) for axis in range(3))
     return match(
         visits[earlier],
         visits[now],
         criteria=criteria,
-        shift_mm=(x, y, z),
+        moved=reduce(Movement.then, movements[earlier:now]),
         among=(_seen_at(tracks, earlier).keys(), left),
     )

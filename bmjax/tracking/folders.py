@@ -33,6 +33,7 @@ def track(
     criteria: Criteria = DEFAULT,
     max_gap: int = 0,
     motion_mm: float = 0.0,
+    motion_deg: float = 0.0,
     ratio: float = 1.4,
     min_increase_mm3: float = 0.0,
     drop_single: bool = False,
@@ -52,6 +53,7 @@ def track(
       criteria: when two lesions may be the same.
       max_gap: visits in a row at which a lesion may be missing and still be the same.
       motion_mm: longest movement of the patient that is looked for; 0: registered.
+      motion_deg: widest rotation that is looked for with it, from three lesions on.
       ratio: growth over the running nadir that is progression.
       min_increase_mm3: growth below this is none [mm3].
       drop_single: leave out lesions that are seen at one visit only.
@@ -66,6 +68,11 @@ def track(
     if members is None:
         names = ", ".join(name for name, _ in scheme.regions)
         raise ValueError(f"no region {region!r} to track; the labels have {names}")
+    if motion_deg > 0 and motion_mm <= 0:
+        raise ValueError(
+            f"motion_deg {motion_deg:g} needs a motion_mm above 0: who turns is "
+            "shifted, too; give the longest movement that is to be looked for"
+        )
     if ratio <= 1:
         raise ValueError(f"ratio {ratio} must be greater than 1: growth is progression")
     by_patient = find_timepoints(timepoints)
@@ -88,7 +95,13 @@ def track(
             tables.findings += quality.check_scan(
                 point, scans[point.path], own, min_volume_mm3=min_volume_mm3
             )
-        course = follow(seen, criteria=criteria, max_gap=max_gap, motion_mm=motion_mm)
+        course = follow(
+            seen,
+            criteria=criteria,
+            max_gap=max_gap,
+            motion_mm=motion_mm,
+            motion_deg=motion_deg,
+        )
         tables.add(kept, [scans[point.path] for point in kept], seen, course)
         if out is not None and with_maps:
             _write_maps(Path(out) / "maps", kept, seen, course)
@@ -104,6 +117,7 @@ def track(
             "criteria": asdict(criteria),
             "max_gap": max_gap,
             "motion_mm": motion_mm,
+            "motion_deg": motion_deg,
             "ratio": ratio,
             "min_increase_mm3": min_increase_mm3,
             "drop_single": drop_single,

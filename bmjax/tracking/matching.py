@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
+from bmjax.tracking.motion import STILL, Movement
 from bmjax.tracking.observation import Lesion, Observation
 
 OVERLAP_WEIGHT, DICE_WEIGHT, SURFACE_WEIGHT = 1000.0, 10.0, 0.5  # per mm3, -, per mm
-STILL = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,7 @@ def match(
     second: Observation,
     *,
     criteria: Criteria = DEFAULT,
-    shift_mm: tuple[float, float, float] = STILL,
+    moved: Movement = STILL,
     among: tuple[Collection[int], Collection[int]] | None = None,
 ) -> Matching:
     """Match the lesions of two scans; time reversed, merged and split change places.
@@ -114,7 +113,7 @@ def match(
       first: earlier scan.
       second: later scan.
       criteria: when two lesions may be the same.
-      shift_mm: how far the patient moved in between, x y z [mm].
+      moved: how the patient moved in between.
       among: indices of the lesions to consider in both; None: all.
     """
     own = [
@@ -123,7 +122,7 @@ def match(
     others = [
         lesion for lesion in second.lesions if among is None or lesion.index in among[1]
     ]
-    couples = _candidates(first, second, own, others, criteria, np.array(shift_mm))
+    couples = _candidates(first, second, own, others, criteria, moved)
     matched = _assign(own, others, couples)
     of_first = {couple.first: couple for couple in matched}
     of_second = {couple.second: couple for couple in matched}
@@ -159,15 +158,15 @@ def _candidates(
     own: list[Lesion],
     others: list[Lesion],
     criteria: Criteria,
-    shift_mm: Float[np.ndarray, " 3"],
+    moved: Movement,
 ) -> dict[tuple[int, int], Couple]:
     """Couples that overlap, or whose centres or surfaces are near enough."""
-    overlaps = _overlaps_mm3(first, second, shift_mm)
-    trees = {lesion.index: KDTree(lesion.points_mm + shift_mm) for lesion in own}
+    overlaps = _overlaps_mm3(first, second, moved)
+    trees = {lesion.index: KDTree(moved(lesion.points_mm)) for lesion in own}
     couples = {}
     for a, b in product(own, others):
         overlap_mm3 = overlaps.get((a.index, b.index), 0.0)
-        centre_mm = float(np.linalg.norm(b.centre_mm - a.centre_mm - shift_mm))
+        centre_mm = float(np.linalg.norm(b.centre_mm - moved(a.centre_mm)))
         surface_mm = 0.0
         if not overlap_mm3:
             surface_mm = float(trees[a.index].query(b.points_mm)[0].min())
@@ -188,16 +187,17 @@ def _candidates(
 
 
 def _overlaps_mm3(
-    first: Observation, second: Observation, shift_mm: Float[np.ndarray, " 3"]
+    first: Observation, second: Observation, moved: Movement
 ) -> dict[tuple[int, int], float]:
     """Common volume of couples, the mean of what the voxels of either scan say."""
     found: dict[tuple[int, int], float] = {}
-    for scan, other, sign in ((first, second, 1), (second, first, -1)):
+    back = moved.inverse()
+    for scan, other, way in ((first, second, moved), (second, first, back)):
         for lesion in scan.lesions:
-            met = other.at(lesion.points_mm + sign * shift_mm)
+            met = other.at(way(lesion.points_mm))
             numbers, counts = np.unique(met[met > 0], return_counts=True)
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-                key = (lesion.index, number) if sign > 0 else (number, lesion.index)
+                key = (number, lesion.index) if way is back else (lesion.index, number)
                 found[key] = found.get(key, 0.0) + count * scan.voxel_mm3 / 2
     return found
 

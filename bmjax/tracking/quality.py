@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from bmjax.data import grids, nifti
+from bmjax.tracking.motion import Movement
 from bmjax.tracking.observation import Observation
 from bmjax.tracking.timepoints import Timepoint
 
@@ -122,18 +123,21 @@ def check_pair(
 def check_movement(
     points: tuple[Timepoint, Timepoint],
     moved_mm: list[tuple[float, float, float]],
-    shift_mm: tuple[float, float, float],
+    moved: Movement,
 ) -> list[Finding]:
     """Whether the lesions moved together, as they do where scans are not registered.
 
     Args:
       points: the earlier and the later scan.
       moved_mm: movement of each matched lesion, without that of the patient [mm].
-      shift_mm: movement of the patient that was allowed for [mm].
+      moved: movement of the patient that was allowed for.
     """
     before, after = points
-    if any(shift_mm):
-        severity, text = "note", f"the patient moved by {_text(shift_mm)} mm (x, y, z)"
+    if not moved.is_still:
+        severity = "note"
+        text = f"the patient moved by {_text(moved.shift_mm)} mm (x, y, z)"
+        if moved.angle_deg:
+            text += f" and turned by {moved.angle_deg:.3g} degrees"
         message = f"{text}, by the lesions; that was allowed for"
     else:
         if len(moved_mm) < MIN_MOVED:
@@ -144,7 +148,7 @@ def check_movement(
         severity = "warning"
         message = (
             f"lesions moved together by {_text(together)} mm (x, y, z): are the scans "
-            "registered? register them, or track with --motion-mm"
+            "registered? register them, or track with --motion-mm and --motion-deg"
         )
     return [
         Finding(

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from bmjax.data import nifti
 from bmjax.tracking import quality
 from bmjax.tracking.course import Course, Event, Track, progression
+from bmjax.tracking.motion import Movement
 from bmjax.tracking.observation import Observation
 from bmjax.tracking.quality import Finding
 from bmjax.tracking.result import Tracking
@@ -82,14 +83,14 @@ class Tables:
     ) -> None:
         """Add the rows of a patient."""
         for now, pair in enumerate(itertools.pairwise(points)):
-            shift_mm = course.shifts_mm[now]
+            moved = course.movements[now]
             moved_mm = [
-                _moved(track, now, shift_mm)
+                _moved_mm(track, now, moved)
                 for track in course.tracks
                 if now in track.lesions and now + 1 in track.lesions
             ]
             self.findings += quality.check_pair(pair, (scans[now], scans[now + 1]))
-            self.findings += quality.check_movement(pair, moved_mm, shift_mm)
+            self.findings += quality.check_movement(pair, moved_mm, moved)
         tracks = [
             track
             for track in course.tracks
@@ -235,11 +236,10 @@ def _days(before: Timepoint, after: Timepoint) -> int | None:
     return (after.day - before.day).days if before.day and after.day else None
 
 
-def _moved(
-    track: Track, now: int, shift_mm: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    step = track.lesions[now + 1].centre_mm - track.lesions[now].centre_mm
-    x, y, z = (float(v) for v in step - np.array(shift_mm))
+def _moved_mm(track: Track, now: int, moved: Movement) -> tuple[float, float, float]:
+    """How far a lesion moved from where the patient's movement took it."""
+    step = track.lesions[now + 1].centre_mm - moved(track.lesions[now].centre_mm)
+    x, y, z = (float(v) for v in step)
     return x, y, z
 
 

@@ -1,6 +1,7 @@
 """Many cases from NIfTI to NIfTI: geometry, failures of one case, and going on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import nibabel as nib
@@ -15,6 +16,7 @@ from exams import (
     labels_of,
     network,
     outcomes,
+    record,
     remove,
     truncate,
     write_case,
@@ -86,6 +88,14 @@ def test_labels_of_a_case_are_never_read(tmp_path):
     case = replace(case, labels=tmp_path / "not-there.nii.gz")
     (result,) = predict_cases(network(), [case], PLAN, tmp_path / "out")
     assert result.error is None
+
+
+def test_the_record_names_the_images_that_were_read(tmp_path):
+    case = write_case(tmp_path, "A-001")
+    predict_cases(network(), [case], PLAN, tmp_path / "out")
+    (entry,) = record(tmp_path / "out")["cases"]
+    assert entry["images"] == {c: str(p) for c, p in case.images.items()}
+    assert all(Path(path).is_file() for path in entry["images"].values())
 
 
 def test_fault_33_a_case_smaller_than_the_window_is_predicted(tmp_path):

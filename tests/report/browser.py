@@ -164,3 +164,32 @@ def browsing():
                 limit.cancel()
                 process.terminate()
                 process.wait(20)
+
+
+def opened(browser, page, **rest):
+    """The page, once its first viewer has drawn its grey values."""
+    browser.open(page.as_uri(), **rest)
+    browser.run("document.querySelector('.viewer').scrollIntoView()")
+    browser.until("document.querySelector('.viewer').dataset.at")
+    browser.until(
+        "(() => { const c = document.querySelector('.cut canvas');"
+        "const all = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "return all.some((v, i) => i % 4 === 0 && v > 40); })()"
+    )
+    return browser
+
+
+def place(browser):
+    """The voxel that the first case's planes meet in, z y x."""
+    return [
+        int(v)
+        for v in browser.run("document.querySelector('.viewer').dataset.at").split()
+    ]
+
+
+def turn_first_slider(browser, *, to):
+    """Move the slider of the axial plane of the first case."""
+    browser.run(
+        "(() => { const r = document.querySelector('.cut[data-axis=\"0\"] input');"
+        f"r.value = {to}; r.dispatchEvent(new Event('input')); }})()"
+    )

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from browser import browsing, find_browser
+from browser import browsing, find_browser, opened, place, turn_first_slider
 from PIL import Image
 
 from bmjax import report
@@ -61,26 +61,6 @@ def page(folders):
     return report.write_evaluation_report(folders / "eval", folders / "page.html")
 
 
-def opened(browser, page, **rest):
-    """The page, once its first viewer has drawn its grey values."""
-    browser.open(page.as_uri(), **rest)
-    browser.run("document.querySelector('.viewer').scrollIntoView()")
-    browser.until("document.querySelector('.viewer').dataset.at")
-    browser.until(
-        "(() => { const c = document.querySelector('.cut canvas');"
-        "const x = c.width / 2, y = c.height / 2;"
-        "return c.getContext('2d').getImageData(x, y, 1, 1).data[0] > 40; })()"
-    )
-    return browser
-
-
-def place(browser):
-    return [
-        int(v)
-        for v in browser.run("document.querySelector('.viewer').dataset.at").split()
-    ]
-
-
 def picture(browser):
     """The axial canvas as an array."""
     address = browser.run("document.querySelector('.cut canvas').toDataURL()")
@@ -91,10 +71,7 @@ def picture(browser):
 def test_a_slider_turns_the_slices(browser, page):
     opened(browser, page)
     before, shown = place(browser), picture(browser)
-    browser.run(
-        "(() => { const r = document.querySelector('.cut[data-axis=\"0\"] input');"
-        "r.value = 2; r.dispatchEvent(new Event('input')); })()"
-    )
+    turn_first_slider(browser, to=2)
     assert place(browser) == [2, *before[1:]]
     assert np.abs(picture(browser) - shown).max() > 30
     assert browser.errors == []

@@ -1,6 +1,9 @@
 """What a page reads beside the tables, and what it writes beside itself."""
 
 import http.client
+import json
+import re
+import shutil
 import threading
 
 import matplotlib.text
@@ -149,6 +152,56 @@ def test_predictions_alone_get_a_page_through_the_command(folders, tmp_path):
 def test_predictions_without_images_say_how_to_name_them(folders, tmp_path):
     page = report.write_predictions_report(folders / "out", tmp_path / "page.html")
     assert "name their folder with --images" in page.read_text()
+
+
+def record_images(folder, images):
+    record = {"cases": [{"case": CASE, "status": "done", "images": images}]}
+    (folder / "predict.json").write_text(json.dumps(record))
+
+
+def test_predictions_are_shown_on_the_images_that_their_record_names(folders, tmp_path):
+    shutil.copytree(folders / "out", tmp_path / "out")
+    image = folders / "raw" / CASE / f"{CASE}-t1c.nii.gz"
+    record_images(tmp_path / "out", {"t1c": str(image)})
+    page = report.write_predictions_report(tmp_path / "out", tmp_path / "page.html")
+    told = page.read_text()
+    assert "--images" not in told and "T1c: no image found" not in told
+    asked = report.write_predictions_report(
+        tmp_path / "out", tmp_path / "asked.html", images=folders / "raw"
+    )
+    pictures = re.compile(r'data:image/[^"]+')
+    assert pictures.findall(told) == pictures.findall(asked.read_text()) != []
+    record_images(tmp_path / "out", {"t1c": str(tmp_path / "gone.nii.gz")})
+    page = report.write_predictions_report(tmp_path / "out", tmp_path / "page.html")
+    assert "predict.json names none that is there" in page.read_text()
+
+
+def test_evaluations_of_the_same_cases_are_compared_on_one_page(folders, tmp_path):
+    for name, source in (("2d", folders / "out"), ("3d", folders / "raw")):
+        evaluate(source, folders / "raw", cases=[CASE], out=tmp_path / name)
+    code = run_cli(
+        *("report", tmp_path / "2d", "--against", tmp_path / "3d"),
+        *("--figures", tmp_path / "figures"),
+    )
+    assert code == 0
+    text = (tmp_path / "2d" / "against.html").read_text()
+    assert "<h1>2d against 3d" in text
+    assert "Dice WT, 2d" in text and "Dice WT, 3d" in text
+    assert "against it" in text and CASE in text
+    assert (tmp_path / "figures" / "dice_by_case.pdf").is_file()
+
+
+def test_evaluations_of_other_cases_are_not_compared(folders, tmp_path, capsys):
+    evaluate(folders / "out", folders / "raw", cases=[CASE], out=tmp_path / "b")
+    cases = tmp_path / "b" / "cases.csv"
+    cases.write_text(cases.read_text().replace(CASE, "other"))
+    command = ("report", folders / "eval", "--against", tmp_path / "b")
+    assert run_cli(*command, "--out", tmp_path / "page.html") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "hold other cases" in said and "--cases" in said
+    assert not (tmp_path / "page.html").exists()
+    with pytest.raises(ValueError, match="named twice"):
+        report.write_against_report([folders / "eval"] * 2, tmp_path / "page.html")
 
 
 def test_a_folder_that_holds_nothing_of_ours_is_refused(tmp_path, capsys):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from bmjax.data import nifti
 from bmjax.data.cases import find_cases
 from bmjax.study.holdout import sizes, split_three_ways
 from bmjax.study.kaur2024 import find_exams
+from bmjax.study.networks2d import slice_plan
 from bmjax.study.slices2d import CHANNELS, SliceStore, Slicing, write_slices
 
 
@@ -163,6 +167,26 @@ def test_memory_of_an_epoch_does_not_grow_with_the_number_of_exams(tmp_path):
     assert peaks[1] < peaks[0] + 0.3e6 < 2e6
 
 
+@pytest.mark.slow
+def test_the_command_that_measures_memory_by_number_of_exams():
+    command = [sys.executable, "-m", "benchmarks.study2d_memory", "--exams", "8", "24"]
+    done = subprocess.run(
+        [*command, "--size", "32", "--spacing-mm", "6"],
+        cwd=Path(__file__).resolve().parents[2],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    few, many = (
+        [float(value) for value in row.strip("| ").split("|")]
+        for row in done.stdout.splitlines()[-2:]
+    )
+    assert (few[0], many[0]) == (8, 24)
+    assert many[1] == 3 * few[1] and many[2] > few[2]  # whole megabytes
+    # the compiler takes a little more or less each time
+    assert many[-1] < few[-1] + 100
+
+
 def ucsf(folder, exam, kinds):
     """An exam named as in UCSF-BMSR."""
     rng = np.random.default_rng(0)
@@ -203,3 +227,20 @@ def test_data_without_labels_are_refused(tmp_path):
     ucsf(tmp_path, "100101A", ())
     with pytest.raises(ValueError, match="none of its 1 exams has labels"):
         find_exams(tmp_path, binary=False)
+
+
+def test_the_plan_of_a_network_has_the_pixels_of_the_study(phantom_raw):
+    found = find_exams(phantom_raw, binary=False)
+    chosen = {"classes": ("NETC", "SNFH", "ET"), "features": (4, 8), "batch_size": 2}
+    plan = slice_plan(found.cases, Slicing(size=32), **chosen)
+    size, affine = nifti.grid_of(found.cases[0].images["t1c"])
+    _, y_mm, x_mm = nifti.spacing_of(affine)
+    assert plan.spacing_mm == pytest.approx((size[1] * y_mm / 32, size[2] * x_mm / 32))
+    assert plan.patch_size == (32, 32) and plan.channels == CHANNELS
+    assert dict(plan.regions) == {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+    one = slice_plan(
+        found.cases, Slicing(size=32), **{**chosen, "classes": ("metastasis",)}
+    )
+    assert one.regions == (("lesion", (1,)),)
+    with pytest.raises(ValueError, match="train with --scaling unit"):
+        slice_plan(found.cases, Slicing(size=32, scaling="zscore"), **chosen)

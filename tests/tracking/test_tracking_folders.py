@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 import bmjax
 from bmjax import cli, report
@@ -95,6 +96,39 @@ def test_a_patient_who_moved_is_tracked_once_movement_is_allowed_for(tmp_path):
     notes = [f.message for f in result.findings if f.check == "movement"]
     assert len(notes) == 3 and all("was allowed for" in note for note in notes)
     assert matching_table(bmjax.track(tmp_path), tmp_path) != truth(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_patient_who_turned_is_tracked_once_rotation_is_allowed_for(tmp_path, seed):
+    turned = FollowUps(
+        num_patients=1,
+        seed=seed,
+        moved_mm=(6.0, -4.0, 5.0),
+        turned_deg=(8.0, -6.0, 11.0),
+    )
+    write_followups(turned, tmp_path)
+    result = bmjax.track(tmp_path, motion_mm=30, motion_deg=25)
+    assert matching_table(result, tmp_path) == truth(tmp_path)
+    notes = [f.message for f in result.findings if f.check == "movement"]
+    angle_deg = Rotation.from_euler("xyz", turned.turned_deg, degrees=True).magnitude()
+    said = [float(note.split("turned by ")[1].split()[0]) for note in notes]
+    # lesions that grow, merge and split are not where a rigid movement takes them
+    assert said == pytest.approx([np.degrees(angle_deg)] * 3, abs=2)
+    # the shift alone does not do
+    found = matching_table(bmjax.track(tmp_path, motion_mm=30), tmp_path)
+    assert found != truth(tmp_path)
+
+
+def test_a_gap_is_bridged_although_the_patient_turned(tmp_path):
+    turned = FollowUps(
+        num_patients=1, moved_mm=(6.0, -4.0, 5.0), turned_deg=(8.0, -6.0, 11.0)
+    )
+    write_followups(turned, tmp_path)
+    result = bmjax.track(tmp_path, motion_mm=30, motion_deg=25, max_gap=1)
+    by_place = names(result, tmp_path)
+    (back,) = [row for row in result.matches if row["kind"] == "reappeared"]
+    assert (back["from_visit"], back["to_visit"]) == ("001", "003")
+    assert by_place[back["patient"], "003", back["to_lesion"]] == "hidden"
 
 
 def test_lesions_that_moved_together_are_warned_of(tmp_path):
@@ -284,6 +318,8 @@ def test_odd_scans_and_pairs_are_told(tmp_path):
 def test_wrong_settings_are_refused(followups):
     with pytest.raises(ValueError, match="WT, TC, ET"):
         bmjax.track(followups, region="oedema")
+    with pytest.raises(ValueError, match="motion_deg 5 needs a motion_mm"):
+        bmjax.track(followups, motion_deg=5)
     with pytest.raises(ValueError, match="greater than 1"):
         bmjax.track(followups, ratio=1.0)
 

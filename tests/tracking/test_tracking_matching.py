@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from bmjax.tracking import Criteria, match
-from bmjax.tracking.motion import movement_mm
-from bmjax.tracking.observation import observe
+from bmjax.tracking.motion import Movement, movement
+from bmjax.tracking.observation import Lesion, Observation, observe
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
 SIZE = (14, 16, 18)
@@ -181,11 +182,83 @@ def test_the_movement_of_a_patient_is_found_from_the_lesions():
     first = scan(*boxes)
     step = np.array([2, 3, 3])
     second = scan(*((np.add(a, step), np.add(b, step)) for a, b in boxes))
-    moved = movement_mm(first, second, limit_mm=20)
-    assert moved == pytest.approx((3.0, 4.5, 4.0))
-    assert movement_mm(second, first, limit_mm=20) == pytest.approx((-3, -4.5, -4))
-    assert movement_mm(first, second, limit_mm=0) == (0, 0, 0)
-    assert len(match(first, second, shift_mm=moved).matched) == 3
+    moved = movement(first, second, limit_mm=20)
+    assert moved.shift_mm == pytest.approx((3.0, 4.5, 4.0))
+    back = movement(second, first, limit_mm=20)
+    assert back.shift_mm == pytest.approx((-3, -4.5, -4))
+    assert movement(first, second, limit_mm=0).is_still
+    assert len(match(first, second, moved=moved).matched) == 3
+
+
+ANGLES_DEG = st.floats(-15, 15)
+PLACES_MM = st.floats(-60, 60)
+TURNS = st.builds(
+    lambda angles, shift, centre: Movement(
+        rotation=tuple(
+            tuple(row)
+            for row in Rotation.from_euler("xyz", angles, degrees=True)
+            .as_matrix()
+            .tolist()
+        ),
+        shift_mm=shift,
+        centre_mm=centre,
+    ),
+    st.tuples(ANGLES_DEG, ANGLES_DEG, ANGLES_DEG),
+    st.tuples(*[st.floats(-8, 8)] * 3),
+    st.tuples(*[st.floats(-20, 20)] * 3),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(TURNS, TURNS, st.lists(st.tuples(*[PLACES_MM] * 3), min_size=1, max_size=4))
+def test_movements_are_undone_and_follow_each_other(one, other, places):
+    places = np.array(places)
+    np.testing.assert_allclose(one.inverse()(one(places)), places, atol=1e-9)
+    np.testing.assert_allclose(one.then(other)(places), other(one(places)), atol=1e-9)
+    assert one.inverse().angle_deg == pytest.approx(one.angle_deg, abs=1e-9)
+
+
+def at_places(places):
+    """A scan with a lesion of one voxel at each place, for what asks no voxel."""
+    lesions = tuple(
+        Lesion(index=i, points_mm=np.array([place]), volume_mm3=1.0)
+        for i, place in enumerate(places, start=1)
+    )
+    empty = np.zeros((1, 1, 1), np.int32)
+    return Observation(numbers=empty, affine=np.eye(4), lesions=lesions)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    TURNS,
+    st.lists(st.tuples(*[PLACES_MM] * 3), min_size=4, max_size=7),
+    st.randoms(use_true_random=False),
+)
+def test_any_rotation_is_found_in_any_order_of_the_lesions(turn, places, random):
+    places = np.array(places)
+    sides = np.linalg.norm(places[:, None] - places, axis=-1)[
+        np.triu_indices(len(places), 1)
+    ]
+    # lesions that can be told apart: no two near, no two distances alike
+    assume(sides.min() > 12 and np.diff(np.sort(sides)).min() > 1)
+    assume(np.linalg.svd(places - places.mean(0))[1][1] > 15)
+    moved = turn(places)
+    assume(np.linalg.norm((moved - places).mean(0)) < 40)
+    order = list(range(len(places)))
+    random.shuffle(order)
+    found = movement(
+        at_places(places), at_places(moved[order]), limit_mm=40, limit_deg=45
+    )
+    np.testing.assert_allclose(found(places), moved, atol=1e-6)
+    assert found.angle_deg == pytest.approx(turn.angle_deg, abs=1e-5)
+
+
+def test_a_rotation_beyond_the_limit_is_not_taken():
+    places = np.array([(0, 0, 0), (50, 0, 0), (0, 30, 0), (0, 0, 20.0)])
+    turn = Movement(rotation=((0, -1, 0), (1, 0, 0), (0, 0, 1)))  # by 90 degrees
+    scans = at_places(places), at_places(turn(places))
+    assert movement(*scans, limit_mm=80, limit_deg=91).angle_deg == pytest.approx(90)
+    assert movement(*scans, limit_mm=80, limit_deg=89).angle_deg < 89
 
 
 @pytest.mark.parametrize(
