@@ -10,6 +10,7 @@ from bmjax.bundle import SUFFIX, read_bundle
 from bmjax.experiment import Experiment
 from bmjax.planning import Plan
 from bmjax.runs import read_run
+from bmjax.variables import require_fit
 
 _FOLD = re.compile(r"fold_(\d+)")
 
@@ -60,8 +61,11 @@ def read_ensemble(
                 "weight files are read by `bmjax graft --from-torch`"
             )
         bundle = read_bundle(model, folds=folds)
+        experiment = Experiment.from_json(bundle.experiment, allow=allow)
+        for variables in bundle.folds.values():
+            require_fit(model, experiment, bundle.plan, variables)
         return Ensemble(
-            experiment=Experiment.from_json(bundle.experiment, allow=allow),
+            experiment=experiment,
             plan=bundle.plan,
             folds=bundle.folds,
             steps=bundle.steps,
