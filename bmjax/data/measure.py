@@ -48,6 +48,7 @@ def measure_cases(
     channels: Sequence[str] | None = None,
     orientation: Orientation = "RAS",
     num_workers: int | None = None,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """The facts of each case, in order.
@@ -60,6 +61,7 @@ def measure_cases(
       channels: which to measure, in order; None: those of the first case.
       orientation: how the plan will read them.
       num_workers: processes; None: one for each processor.
+      timeout_s: longest wait for the next case of a process [s]; None: for ever.
       progress: told after each case.
 
     Raises:
@@ -77,6 +79,7 @@ def measure_cases(
         ),
         cases,
         num_workers=num_workers,
+        timeout_s=timeout_s,
         progress=progress,
         names=names,
     )
