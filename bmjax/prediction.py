@@ -29,6 +29,7 @@ from bmjax.inference.estimate import estimate
 from bmjax.inference.export import LABELS_ALONE
 from bmjax.planning import Plan
 from bmjax.runs import read_split
+from bmjax.sharding import require_platform
 
 Preset = Literal["fast", "accurate"]
 Tick = Callable[[int, int, str], None]
@@ -101,6 +102,7 @@ def predict(
     Returns:
       One result per case; a failed case holds its error and the others are finished.
     """
+    require_platform()
     model = Path(model)
     found = read_ensemble(model, folds=folds, checkpoint=checkpoint, allow=allow)
     if preset is not None and PRESETS[preset].is_one_fold and folds is None:

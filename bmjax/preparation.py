@@ -13,7 +13,7 @@ from bmjax.data.description import Description, RawData, describe
 from bmjax.data.estimate import estimate
 from bmjax.data.layout import Problem, some_of
 from bmjax.data.measure import measure_cases
-from bmjax.data.soundness import require_labels, require_regions
+from bmjax.data.soundness import require_regions
 from bmjax.data.store import Precision, Store, fill_store
 from bmjax.experiment import Experiment
 from bmjax.locks import held
@@ -246,6 +246,7 @@ def prepare(
             cases,
             channels=found.channels,
             orientation="RAS" if plan is None else plan.orientation,
+            label_values=[value for _, value in found.scheme.labels],
             num_workers=num_workers,
             timeout_s=timeout_s,
             progress=progress,
@@ -254,7 +255,6 @@ def prepare(
         for fact in facts:
             if sum(fact["label_voxels"].values()) == prod(fact["size_after_crop"]):
                 say(f"{fact['id']}: its labels have no background")
-        require_labels(voxels, [value for _, value in found.scheme.labels])
         require_regions(voxels, found.scheme.regions)
         fingerprint = summarise(facts)
         own = make_plan(

@@ -37,22 +37,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_run(argv))
     except (FileNotFoundError, ValueError, RuntimeError, OSError) as error:
-        complain(f"{error}{_advice(str(error))}")
+        complain(str(error))
         sys.exit(FAILED)
     except KeyboardInterrupt:
         complain("interrupted")
         sys.exit(130)
-
-
-def _advice(error: str) -> str:
-    """What to do where JAX does not find the platform that it was asked for."""
-    if "Unable to initialize backend" not in error:
-        return ""
-    return (
-        ". JAX_PLATFORMS asks for it: install its plugin (pip install 'bmjax[cuda]') "
-        "and see whether the driver finds a device (nvidia-smi), or unset "
-        "JAX_PLATFORMS to compute on what `bmjax --version --devices` lists"
-    )
 
 
 def _run(argv: list[str]) -> int:

@@ -9,6 +9,7 @@ import bmjax
 from bmjax.compilation import cache_folder, cpu_features
 from bmjax.data.estimate import free_memory_bytes
 from bmjax.data.parallel import default_workers
+from bmjax.sharding import require_platform
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy"),
@@ -57,12 +58,10 @@ def _version(package: str) -> str:
 
 def _devices() -> list[str]:
     """One line for each device, or why there is none."""
-    import jax
-
     try:
-        devices = jax.devices()
-    except RuntimeError as error:  # asked for a platform that is not there
-        return [f"devices none: {str(error).splitlines()[0]}"]
+        devices = require_platform()
+    except RuntimeError as error:
+        return [f"devices none: {error}"]
     return [
         f"device {device.id}: {device.platform} {device.device_kind}{_limit(device)}"
         for device in devices
