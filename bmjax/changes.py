@@ -11,6 +11,7 @@ from bmjax.experiment import Experiment, load
 HARMLESS = frozenset(
     {
         *("data.store", "data.num_workers", "data.num_threads", "data.num_ahead"),
+        "data.timeout_s",
         *("fit.log_every", "fit.keep_last"),
     }
 )

@@ -9,7 +9,8 @@ when all of it is written; what a killed run left behind is removed at the next 
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 logging.getLogger("absl").setLevel(logging.ERROR)
+_LONGEST_CAUSE = 300  # a message of orbax may list each array
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ class Checkpoints:
         """Step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._manager.all_steps())
+
     def best(self) -> int | None:
         """Step of the checkpoint with the best score; the newest if none has one."""
         return self._manager.best_step() or self.latest()
@@ -141,7 +147,14 @@ class Checkpoints:
           ValueError: the arrays on disk are not those that were written, or not like
             those given.
         """
-        try:
+        folder = self._folder / str(step)
+        with self._explained(
+            step,
+            "does not hold what this experiment's network and optimiser need, or is "
+            "damaged; go on with the experiment that it was saved by, begin another "
+            f"run with --origin, or remove the folder {folder} to use the checkpoint "
+            "before it",
+        ):
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -150,12 +163,6 @@ class Checkpoints:
                     meta=ocp.args.JsonRestore(),
                 ),
             )
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{self._folder / str(step)}: does not hold what this experiment's "
-                "network and optimiser need; go on with the experiment that it was "
-                f"saved by, or begin another run with --origin. {error}"
-            ) from error
         self._verify(step, found)
         return Restored(step, found["variables"], found["optimizer"], found["meta"])
 
@@ -165,15 +172,24 @@ class Checkpoints:
         Raises:
           ValueError: the arrays on disk are not those that were written.
         """
-        meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        )["meta"]
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
-        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
+        damaged = (
+            "is damaged or not whole; copy it again, or remove the folder "
+            f"{self._folder / str(step)} to use the checkpoint before it"
+        )
+        with (
+            ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader,
+            self._explained(step, damaged),
+        ):
+            meta = self._manager.restore(
+                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+            )["meta"]
             path = self._folder.resolve() / str(step) / "variables"
-            tree = reader.metadata(path).item_metadata.tree
+            listed = reader.metadata(path).item_metadata
+            if listed is None:
+                raise ValueError("The list of its arrays cannot be read.")
             as_numpy = jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
+                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), listed.tree
             )
             variables = reader.restore(path, restore_args=as_numpy)
         self._verify(step, {"variables": variables, "meta": meta})
@@ -182,6 +198,17 @@ class Checkpoints:
     def close(self) -> None:
         """Finish all writing."""
         self._manager.close()
+
+    @contextmanager
+    def _explained(self, step: int, text: str) -> Iterator[None]:
+        """Say in words what orbax met while it read."""
+        try:
+            yield
+        except (KeyError, ValueError, OSError) as error:
+            cause = str(error).partition("\n")[0][:_LONGEST_CAUSE]
+            raise ValueError(
+                f"{self._folder / str(step)}: {text}. The cause: {cause}"
+            ) from error
 
     def _verify(self, step: int, found: Mapping[str, Any]) -> None:
         for item, expected in found["meta"]["digests"].items():

@@ -68,8 +68,25 @@ def return_memory() -> None:
     jax.monitoring.register_event_duration_secs_listener(after)
 
 
+def cpu_features() -> tuple[str, tuple[str, ...]]:
+    """The CPU's name, and those of its features that XLA compiles for."""
+    facts = dict(line.split(":", 1) for line in _cpu_kinds())
+    by_name = {name.strip(): value.strip() for name, value in facts.items()}
+    wanted = ("sse4_2", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16")
+    flags = by_name.get("flags", by_name.get("Features", "")).split()
+    return (
+        by_name.get("model name", ""),
+        tuple(sorted(flag for flag in flags if flag.startswith(wanted))),
+    )
+
+
 def _cpu_digest() -> str:
+    kinds = _cpu_kinds()
+    return hashlib.blake2b("\n".join(sorted(kinds)).encode(), digest_size=6).hexdigest()
+
+
+def _cpu_kinds() -> set[str]:
+    """What the system says about its processors, each different line once."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.is_file() else []
-    kinds = {line for line in lines if line.startswith(("model name", "flags"))}
-    return hashlib.blake2b("\n".join(sorted(kinds)).encode(), digest_size=6).hexdigest()
+    return {line for line in lines if line.startswith(("model name", "flags", "Feat"))}

@@ -10,6 +10,7 @@ from bmjax.bundle import SUFFIX, read_bundle
 from bmjax.experiment import Experiment, load
 from bmjax.planning import Plan
 from bmjax.runs import read_run
+from bmjax.variables import require_fit
 
 _FOLD = re.compile(r"fold_(\d+)")
 
@@ -64,6 +65,8 @@ def read_ensemble(
             experiment = Experiment.from_json(bundle.experiment, allow=allow)
         except ValueError as error:
             raise ValueError(f"{model}: {error}") from error
+        for variables in bundle.folds.values():
+            require_fit(model, experiment, bundle.plan, variables)
         return Ensemble(
             experiment=experiment,
             plan=bundle.plan,

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from bmjax import models
 from bmjax.bundle import read_bundle, write_bundle
 from bmjax.data.cases import Case, sort_cases
+from bmjax.data.layout import Problem, some_of
 from bmjax.data.reading import Reading
 from bmjax.ensemble import Ensemble, read_ensemble
 from bmjax.inference import (
@@ -28,6 +29,7 @@ from bmjax.inference.estimate import estimate
 from bmjax.inference.export import LABELS_ALONE
 from bmjax.planning import Plan
 from bmjax.runs import read_split
+from bmjax.sharding import require_platform
 
 Preset = Literal["fast", "accurate"]
 Tick = Callable[[int, int, str], None]
@@ -100,6 +102,7 @@ def predict(
     Returns:
       One result per case; a failed case holds its error and the others are finished.
     """
+    require_platform()
     model = Path(model)
     found = read_ensemble(model, folds=folds, checkpoint=checkpoint, allow=allow)
     if preset is not None and PRESETS[preset].is_one_fold and folds is None:
@@ -117,8 +120,9 @@ def predict(
             "or leave out the map"
         )
     unusable: dict[str, str] = {}
+    notes: list[Problem] = []
     if isinstance(images, str | Path):
-        images, problems, _ = sort_cases(
+        images, problems, notes = sort_cases(
             Path(images),
             channels=found.plan.channels,
             ids=cases,
@@ -138,10 +142,13 @@ def predict(
             found.plan,
             settings=settings,
             outputs=outputs,
+            out=Path(out),
             num_folds=num_folds,
             devices=devices,
         )
         announce(str(taken))
+        for line in some_of(notes):
+            announce(line)
         if outputs.min_volume_mm3:
             announce(cost_of_min_volume(found, outputs.min_volume_mm3))
     return predict_cases(

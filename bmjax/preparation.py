@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from bmjax import models
-from bmjax.data.cases import find_cases
+from bmjax.data.cases import Case, sort_cases
 from bmjax.data.description import Description, RawData, describe
 from bmjax.data.estimate import estimate
+from bmjax.data.layout import Problem, some_of
 from bmjax.data.measure import measure_cases
-from bmjax.data.soundness import require_labels, require_regions
-from bmjax.data.store import Precision, Store, prepare_store
+from bmjax.data.soundness import require_regions
+from bmjax.data.store import Precision, Store, fill_store
 from bmjax.experiment import Experiment
+from bmjax.locks import held
 from bmjax.planning import Plan, make_plan, plan_from_nnunet, summarise
 from bmjax.planning.labels import LabelScheme, describe_label_map
 from bmjax.planning.nnunet_data import write_dataset, write_fingerprint
@@ -160,7 +163,7 @@ def plan(
             source=source,
             keep_source_normalization=keep_source_normalization,
         )
-    found, cases = _found(root, data)
+    found, cases, _ = _found(root, data)
     facts = measure_cases(
         cases,
         channels=found.channels,
@@ -195,6 +198,7 @@ def prepare(
     batch_size: int | None = None,
     dtype: Precision = "float32",
     num_workers: int | None = None,
+    timeout_s: float | None = None,
     progress: Tick | None = None,
     say: Say | None = None,
 ) -> Plan:
@@ -215,6 +219,7 @@ def prepare(
       dtype: of the stored images.
       num_workers: cases prepared at the same time; None takes all cores, or as many as
         memory allows.
+      timeout_s: longest wait for the next case of a process [s]; None: for ever.
       progress: called with cases done, cases in all, and what was done.
       say: is told what should be known, line by line.
 
@@ -227,64 +232,75 @@ def prepare(
             "or the plan"
         )
     say = say or _silent
-    found, cases = _found(Path(raw), data)
+    found, cases, notes = _found(Path(raw), data)
+    for line in some_of(notes):
+        say(line)
     say(found.channel_text())
     say(found.scheme.table())
     for pairs in sorted({case.reading.label_map for case in cases} - {()}):
         count = sum(case.reading.label_map == pairs for case in cases)
         say(f"label map of {count} of {len(cases)} cases:")
         say(describe_label_map(dict(pairs), found.scheme))
-    facts = measure_cases(
-        cases,
-        channels=found.channels,
-        orientation="RAS" if plan is None else plan.orientation,
-        num_workers=num_workers,
-        progress=progress,
-    )
-    voxels = {fact["id"]: fact["label_voxels"] for fact in facts}
-    require_labels(voxels, [value for _, value in found.scheme.labels])
-    require_regions(voxels, found.scheme.regions)
-    fingerprint = summarise(facts)
-    own = make_plan(
-        fingerprint,
-        spacing_mm=spacing_mm,
-        patch_size=patch_size,
-        batch_size=batch_size,
-        preset=preset,
-        configuration=configuration,
-        memory_gb=memory_gb,
-        scheme=found.scheme,
-        normalization=found.normalization,
-    )
-    if plan is None:
-        plan = own
-    else:
-        moved = move_plan(
-            plan, own, keep_source_normalization=keep_source_normalization
+    with held(Path(store), doing="preparing", otherwise="choose another folder"):
+        facts = measure_cases(
+            cases,
+            channels=found.channels,
+            orientation="RAS" if plan is None else plan.orientation,
+            label_values=[value for _, value in found.scheme.labels],
+            num_workers=num_workers,
+            timeout_s=timeout_s,
+            progress=progress,
         )
-        plan = moved.plan
-        for line in (*map(str, moved.carried), *moved.warnings):
-            say(line)
-    ahead = estimate(
-        cases, facts, plan, Path(store), dtype=dtype, num_workers=num_workers
-    )
-    say(str(ahead))
-    prepare_store(
-        cases,
-        plan,
-        Path(store),
-        fingerprint=fingerprint,
-        dtype=dtype,
-        num_workers=ahead.num_workers,
-        progress=progress,
-    )
+        voxels = {fact["id"]: fact["label_voxels"] for fact in facts}
+        for fact in facts:
+            if sum(fact["label_voxels"].values()) == prod(fact["size_after_crop"]):
+                say(f"{fact['id']}: its labels have no background")
+        require_regions(voxels, found.scheme.regions)
+        fingerprint = summarise(facts)
+        own = make_plan(
+            fingerprint,
+            spacing_mm=spacing_mm,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            preset=preset,
+            configuration=configuration,
+            memory_gb=memory_gb,
+            scheme=found.scheme,
+            normalization=found.normalization,
+        )
+        if plan is None:
+            plan = own
+        else:
+            moved = move_plan(
+                plan, own, keep_source_normalization=keep_source_normalization
+            )
+            plan = moved.plan
+            for line in (*map(str, moved.carried), *moved.warnings):
+                say(line)
+        ahead = estimate(
+            cases, facts, plan, Path(store), dtype=dtype, num_workers=num_workers
+        )
+        say(str(ahead))
+        fill_store(
+            cases,
+            plan,
+            Path(store),
+            fingerprint=fingerprint,
+            dtype=dtype,
+            num_workers=ahead.num_workers,
+            timeout_s=timeout_s,
+            progress=progress,
+        )
     return plan
 
 
-def _found(root: Path, data: RawData | None) -> tuple[Description, list[Any]]:
+def _found(
+    root: Path, data: RawData | None
+) -> tuple[Description, list[Case], list[Problem]]:
+    """Channels and labels of a raw data set, its cases, and files without a use."""
     data = data or RawData()
     found = describe(root, data)
-    cases = find_cases(
+    cases, problems, notes = sort_cases(
         root,
         channels=found.channels,
         need_labels=True,
@@ -292,7 +308,9 @@ def _found(root: Path, data: RawData | None) -> tuple[Description, list[Any]]:
         reading=data.reading(),
         allow_outside=data.allow_outside,
     )
-    return found, cases
+    if problems:
+        raise ValueError("\n".join(map(str, problems)))
+    return found, cases, notes
 
 
 def _scheme(plan: Plan) -> LabelScheme:

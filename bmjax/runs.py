@@ -15,7 +15,6 @@ RUN/validation/       whole-volume predictions of the held-out cases
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -31,8 +30,10 @@ from bmjax.data.plan_files import load_plan
 from bmjax.data.splits import Split
 from bmjax.data.store import Store
 from bmjax.experiment import Experiment, load
+from bmjax.locks import held
 from bmjax.planning import Plan
 from bmjax.training import initial_state, to_items
+from bmjax.variables import require_fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +70,17 @@ def read_run(
     experiment = load(run, allow=allow)
     plan = load_plan(run / "plan.json")
     checkpoints = Checkpoints(run / "checkpoints", is_read_only=True)
-    step = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
-    if step is None:
-        raise FileNotFoundError(
-            f"{run}: has no checkpoint yet; the first one comes after "
-            f"{experiment.fit.checkpoint_every} steps of `bmjax train`"
-        )
-    variables = checkpoints.restore_variables(step).variables
-    checkpoints.close()
+    try:
+        step = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
+        if step is None:
+            raise FileNotFoundError(
+                f"{run}: has no checkpoint yet; the first one comes after "
+                f"{experiment.fit.checkpoint_every} steps of `bmjax train`"
+            )
+        variables = checkpoints.restore_variables(step).variables
+    finally:
+        checkpoints.close()
+    require_fit(run, experiment, plan, variables)
     return Run(experiment, plan, step, variables)
 
 
@@ -94,6 +98,16 @@ def write_run(
     Raises:
       ValueError: the folder is there and not empty.
     """
+    with held(
+        folder.parent,
+        doing=f"making {folder.name}",
+        otherwise="choose another folder",
+        name=f".{folder.name}.lock",
+    ):
+        _write_run(folder, run, account, split)
+
+
+def _write_run(folder: Path, run: Run, account: str | None, split: Path | None) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: is there already; choose another folder")
     fresh = folder.with_name(f".{folder.name}.tmp")
@@ -153,19 +167,7 @@ def opened(
     if not processes.is_first():
         yield require_same(run, experiment, facts, override=override)
         return
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise ValueError(
-                f"{run}: process {lock.read().strip()} is training in this folder; "
-                "wait for it, stop it, or choose another --workdir"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with held(run, doing="training", otherwise="choose another --workdir"):
         changes = require_same(run, experiment, facts, override=override)
         parts = {"train": list(split.train), "val": list(split.val)}
         write_whole(run / "plan.json", json.dumps(store.plan.to_dict(), indent=1))

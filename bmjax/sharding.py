@@ -77,6 +77,24 @@ def split_cpu() -> None:
         return  # JAX has started; it keeps the devices that it has
 
 
+def require_platform() -> list[Any]:
+    """All devices, of the platform that was asked for.
+
+    Raises:
+      RuntimeError: JAX finds none of that kind; it says so in several ways.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a plugin
+        asked = os.getenv("JAX_PLATFORMS") or "its own choice"
+        cause = str(error).partition("\n")[0] or "no such platform is installed"
+        raise RuntimeError(
+            f"JAX_PLATFORMS: {asked} cannot be used ({cause}); install its plugin "
+            "(pip install 'bmjax[cuda]') and see whether the driver finds a device "
+            "(nvidia-smi), or unset JAX_PLATFORMS to compute on what there is"
+        ) from error
+
+
 def devices_for(batch_size: int, num_devices: int | None) -> list[Any]:
     """The devices that share a batch.
 

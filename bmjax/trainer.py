@@ -19,6 +19,7 @@ from bmjax.data.store import Store
 from bmjax.experiment import Experiment
 from bmjax.feeding import patch_stream, placing
 from bmjax.planning import Plan
+from bmjax.run_cost import run_cost
 from bmjax.runs import begun_with, write_whole
 from bmjax.sharding import Parallel
 from bmjax.surgery import GraftReport
@@ -118,10 +119,21 @@ def train_run(
         experiment, split.train, "train", total, start=progress.next_batch
     )
     if start < total:
+        devices = list(mesh.devices.flat)
+        cost = run_cost(
+            run,
+            experiment,
+            plan,
+            state,
+            num_saved=checkpoints.count(),
+            devices=devices,
+        )
+        console.print(f"{run.name}: {cost}", soft_wrap=True)
         console.print(
-            f"{run.name}: {mesh.devices.size} devices in {jax.process_count()} "
-            f"processes; at most {stream.prepared_bytes / 2**20:.0f} MiB of batches "
-            "are prepared ahead in each"
+            f"{run.name}: {len(devices)} devices in {jax.process_count()} "
+            f"processes, {devices[0].platform}; at most "
+            f"{stream.prepared_bytes / 2**20:.0f} MiB of batches are prepared ahead in "
+            "each"
         )
         if not report.can_draw():
             console.print("progress.png needs matplotlib: pip install 'bmjax[report]'")

@@ -77,6 +77,7 @@ def train(
       NonFiniteLossError: the loss became NaN or infinite.
       PeerLostError: another process of the run is gone.
     """
+    sharding.require_platform()
     run = Path(workdir)
     console = console or Console(quiet=True)
     if experiment.data.store is None:

@@ -1,11 +1,14 @@
 """What a person types, and the exit codes that a script sees."""
 
 import json
+from importlib.metadata import version
 
+import jax
 import pytest
 
 import bmjax
 from bmjax.cli import FAILED, OK, USAGE, main
+from bmjax.compilation import cache_folder
 
 
 def run(*argv):
@@ -17,6 +20,30 @@ def run(*argv):
 def test_version(capsys):
     assert run("--version") == OK
     assert capsys.readouterr().out.strip() == f"bmjax {bmjax.__version__}"
+
+
+def test_a_bug_report_says_what_runs_where(capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS_OF_MINE", "7")
+    assert run("--version", "--devices") == OK
+    said = capsys.readouterr().out
+    assert said.startswith(f"bmjax {bmjax.__version__}\npython 3.")
+    for name in ("jax", "jaxlib", "flax", "orbax-checkpoint", "grain", "numpy"):
+        assert f"\n{name} {version(name)}\n" in said
+    assert said.count("\ndevice ") == 8
+    assert "\ncpu " in said and "\nmemory " in said
+    assert f"\ncompile cache {cache_folder()}" in said
+    assert "\nXLA_FLAGS_OF_MINE=7" in said
+
+
+def test_a_bug_report_is_printed_without_a_device_too(capsys, monkeypatch):
+    def nothing():
+        raise RuntimeError("Unable to initialize backend 'cuda': none\nmore")
+
+    monkeypatch.setattr(jax, "devices", nothing)
+    assert run("--version", "--devices") == OK
+    said = capsys.readouterr().out
+    assert "devices none: " in said
+    assert "(Unable to initialize backend 'cuda': none)" in said
 
 
 def test_an_unknown_verb_is_a_usage_error(capsys):

@@ -7,6 +7,7 @@ import tyro
 
 import bmjax
 from bmjax.cli import data, pages, prediction, results, training, whole
+from bmjax.cli.about import about
 from bmjax.cli.output import FAILED, OK, USAGE, complain
 from bmjax.compilation import return_memory, use_cache
 from bmjax.sharding import split_cpu
@@ -30,8 +31,8 @@ _OF_CONFIG = {"train": training.train_from, "preview": training.preview_from}
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv in (["--version"], ["-V"]):
-        print(f"bmjax {bmjax.__version__}")
+    if argv[:1] in (["--version"], ["-V"]) and argv[1:] in ([], ["--devices"]):
+        print(about(has_devices=argv[1:] == ["--devices"]))
         sys.exit(OK)
     try:
         sys.exit(_run(argv))

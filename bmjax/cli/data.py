@@ -29,6 +29,7 @@ def check(
     need_labels: bool = False,
     json: bool = False,
     num_workers: int | None = None,
+    timeout_s: float | None = None,
 ) -> int:
     """Read every file of a data set, or of a store, and list all problems at once.
 
@@ -39,6 +40,8 @@ def check(
       need_labels: every case must have labels, as for training.
       json: print the report as JSON.
       num_workers: cases read at the same time; all cores if not given.
+      timeout_s: end where worker processes finish no case for so long, as when a
+        network disk hangs; for ever if not given.
     """
     with ticking(Console(stderr=True), "checking") as tick:
         if is_store(raw):
@@ -50,6 +53,7 @@ def check(
             data=data,
             need_labels=need_labels,
             num_workers=num_workers,
+            timeout_s=timeout_s,
             progress=tick,
         )
     print_result(report.to_dict() if json else str(report))
@@ -134,6 +138,7 @@ def prepare(
     batch_size: int | None = None,
     dtype: Precision = "float32",
     num_workers: int | None = None,
+    timeout_s: float | None = None,
 ) -> int:
     """Turn raw cases into a store: fingerprint, plan, preprocessed arrays.
 
@@ -154,6 +159,8 @@ def prepare(
       dtype: of the stored images; float16 takes half the disk.
       num_workers: cases prepared at the same time; all cores, or as many as memory
         allows, if not given.
+      timeout_s: end where worker processes finish no case for so long, as when a
+        network disk hangs; for ever if not given.
     """
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with ticking(Console(stderr=True), "preparing") as tick:
@@ -171,6 +178,7 @@ def prepare(
             batch_size=batch_size,
             dtype=dtype,
             num_workers=num_workers,
+            timeout_s=timeout_s,
             progress=tick,
             say=lambda text: console.print(text, markup=False),
         )

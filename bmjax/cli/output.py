@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 OK, FAILED, USAGE, STOPPED = 0, 1, 2, 75
+OTHER_WORKDIR = "choose another --workdir"
 
 Positional = tyro.conf.Positional
 AsFlags = tyro.conf.arg(name="")

@@ -9,10 +9,18 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from bmjax.cli.output import OK, STOPPED, AsFlags, Positional, print_result
+from bmjax.cli.output import (
+    OK,
+    OTHER_WORKDIR,
+    STOPPED,
+    AsFlags,
+    Positional,
+    print_result,
+)
 from bmjax.cli.study2d import kaur2024
 from bmjax.compilation import return_memory, use_cache
 from bmjax.data.streams import remove_unfinished
+from bmjax.locks import held
 from bmjax.sharding import split_cpu
 from bmjax.study.scores import METRICS, STARTS
 from bmjax.study.transfer import Transfer
@@ -198,7 +206,9 @@ def sampling(
     from bmjax.study.sampling import run_study, summary
 
     scale = SCALES["quick" if quick else "full"]
-    found = run_study(workdir, scale=scale, seeds=seeds, console=Console(stderr=True))
+    console = Console(stderr=True)
+    with held(workdir, doing="comparing samplings", otherwise=OTHER_WORKDIR):
+        found = run_study(workdir, scale=scale, seeds=seeds, console=console)
     Console(width=120).print(summary(found))
     return OK
 

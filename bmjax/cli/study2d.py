@@ -6,7 +6,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from bmjax.cli.output import OK, USAGE, complain, print_result
+from bmjax.cli.output import OK, OTHER_WORKDIR, USAGE, complain, print_result
+from bmjax.locks import held
 
 
 def kaur2024(
@@ -64,6 +65,7 @@ def kaur2024(
         num_seeds=study.num_seeds if seeds is None else seeds,
         split_by="exam" if as_published else "patient",
     )
-    page = run_study(workdir, study=study, data=data, console=Console(stderr=True))
+    with held(workdir, doing="running the 2-D study", otherwise=OTHER_WORKDIR):
+        page = run_study(workdir, study=study, data=data, console=Console(stderr=True))
     print_result(str(page))
     return OK

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 import bmjax
-from bmjax.cli.output import OK, USAGE, complain, print_result
+from bmjax.cli.output import OK, OTHER_WORKDIR, USAGE, complain, print_result
+from bmjax.locks import held
 
 
 def demo(*, workdir: Path = Path("demo"), seed: int = 0, quick: bool = False) -> int:
@@ -22,12 +23,13 @@ def demo(*, workdir: Path = Path("demo"), seed: int = 0, quick: bool = False) ->
     """
     from bmjax.study.demo import run_demo
 
-    page = run_demo(
-        workdir,
-        size="quick" if quick else "full",
-        seed=seed,
-        console=Console(stderr=True),
-    )
+    with held(workdir, doing="running the demo", otherwise=OTHER_WORKDIR):
+        page = run_demo(
+            workdir,
+            size="quick" if quick else "full",
+            seed=seed,
+            console=Console(stderr=True),
+        )
     print_result(str(page))
     return OK
 

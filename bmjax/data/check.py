@@ -124,6 +124,7 @@ def check(
     need_labels: bool = False,
     ids: Iterable[str] | None = None,
     num_workers: int | None = None,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Read every file of a data set to its end and report all problems of all cases.
@@ -134,6 +135,7 @@ def check(
       need_labels: every case must have labels, too.
       ids: only these cases; None: all.
       num_workers: processes; None: one for each processor; 1: this process.
+      timeout_s: longest wait for the next case of a process [s]; None: for ever.
       progress: told after each case.
     """
     data = data or RawData()
@@ -152,6 +154,7 @@ def check(
         partial(_inspect, label_values=label_values),
         cases,
         num_workers=num_workers,
+        timeout_s=timeout_s,
         progress=progress,
         names=[case.id for case in cases],
     )

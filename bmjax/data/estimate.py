@@ -52,13 +52,16 @@ class Estimate:
         if self.seconds is not None:
             minutes = f"about {max(self.seconds / 60, 0.1):.1f} min"
         free = "an unknown amount"
+        warning = ""
         if self.free_memory_bytes is not None:
             free = f"{self.free_memory_bytes / _GIB:.1f} GiB"
+            if self.num_workers * self.case_bytes > self.free_memory_bytes:
+                warning = "; MEMORY MAY NOT SUFFICE: lower --num-workers"
         return (
             f"to prepare: {self.num_cases} cases, {minutes} with {self.num_workers} "
             f"workers; disk {self.disk_bytes / _GIB:.2f} GiB of "
             f"{self.free_disk_bytes / _GIB:.1f} GiB free; memory up to "
-            f"{self.case_bytes / _GIB:.2f} GiB a worker of {free} free"
+            f"{self.case_bytes / _GIB:.2f} GiB a worker of {free} free{warning}"
         )
 
 
@@ -93,10 +96,7 @@ def estimate(
     sizes = [_sizes(fact, plan) for _, fact in pairs]
     num_channels = len(plan.channels)
     disk = sum(n.after * (num_channels * np.dtype(dtype).itemsize + 1) for n in sizes)
-    existing = next(
-        path for path in (store, *store.absolute().parents) if path.exists()
-    )
-    free_disk = shutil.disk_usage(existing).free
+    free_disk = free_disk_bytes(store)
     if disk > free_disk:
         raise OSError(
             f"{store}: {disk / _GIB:.3g} GiB are needed and {free_disk / _GIB:.3g} GiB "
@@ -119,6 +119,13 @@ def estimate(
         case_bytes=case_bytes,
         free_memory_bytes=free_memory,
     )
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, made or not."""
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def free_memory_bytes(
@@ -189,7 +196,7 @@ def _seconds(
             with TemporaryDirectory(prefix=TEMPORARY, dir=folder) as scratch:
                 prepare_case(case, plan=plan, folder=Path(scratch), dtype=dtype)
                 done = time.perf_counter()
-        except ValueError:
+        except (ValueError, OSError):
             continue  # its fault is told when its turn comes
         reading = (read - start) / size.before
         rest = max(done - read - (read - start), 0) / size.after

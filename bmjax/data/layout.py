@@ -46,6 +46,16 @@ class Problem:
         return ": ".join([*where, self.message])
 
 
+def some_of(notes: Sequence[Problem], most: int = 8) -> list[str]:
+    """The first notes, a line each, and how many more there are."""
+    lines = [str(note) for note in notes[:most]]
+    if len(notes) > most:
+        lines.append(
+            f"and {len(notes) - most} more such files; `bmjax check` lists all"
+        )
+    return lines
+
+
 @dataclass
 class Found:
     """The files that belong to one case, not yet judged.

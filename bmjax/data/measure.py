@@ -21,6 +21,7 @@ def measure_case(
     channels: Sequence[str],
     orientation: Orientation = "RAS",
     num_samples: int = 10_000,
+    label_values: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The facts of one case, as `planning.summarise` takes them.
 
@@ -29,8 +30,11 @@ def measure_case(
       channels: which to measure, in order.
       orientation: how the plan will read it.
       num_samples: foreground voxels to draw, with replacement.
+      label_values: values that labels may hold beside 0; None: 1 to 127.
     """
-    raw = read_cropped(case, channels=channels, orientation=orientation)
+    raw = read_cropped(
+        case, channels=channels, orientation=orientation, label_values=label_values
+    )
     facts = fingerprint.measure_case(
         np.stack(raw.images, axis=-1),
         raw.labels,
@@ -47,7 +51,9 @@ def measure_cases(
     *,
     channels: Sequence[str] | None = None,
     orientation: Orientation = "RAS",
+    label_values: Sequence[int] | None = None,
     num_workers: int | None = None,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """The facts of each case, in order.
@@ -59,7 +65,9 @@ def measure_cases(
       cases: what to measure.
       channels: which to measure, in order; None: those of the first case.
       orientation: how the plan will read them.
+      label_values: values that labels may hold beside 0; None: 1 to 127.
       num_workers: processes; None: one for each processor.
+      timeout_s: longest wait for the next case of a process [s]; None: for ever.
       progress: told after each case.
 
     Raises:
@@ -74,9 +82,11 @@ def measure_cases(
             channels=tuple(channels),
             orientation=orientation,
             num_samples=share,
+            label_values=label_values,
         ),
         cases,
         num_workers=num_workers,
+        timeout_s=timeout_s,
         progress=progress,
         names=names,
     )

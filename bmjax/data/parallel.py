@@ -3,8 +3,8 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ def run_all(
     num_workers: int | None = None,
     progress: Progress | None = None,
     names: Sequence[str] | None = None,
+    timeout_s: float | None = None,
 ) -> list[Outcome]:
     """Call a function on each item; the outcomes come in the items' order.
 
@@ -50,9 +51,10 @@ def run_all(
       num_workers: processes; None: one for each processor; up to 1: this process.
       progress: told after each item.
       names: of the items, for `progress`.
+      timeout_s: longest wait for the next item that a process finishes [s].
 
     Raises:
-      RuntimeError: a process died, as when memory runs out.
+      RuntimeError: a process died, as when memory runs out, or none finished in time.
     """
     names = names or [str(item) for item in items]
     if num_workers is None:
@@ -68,7 +70,7 @@ def run_all(
             futures: dict[Future, int] = {
                 pool.submit(function, item): i for i, item in enumerate(items)
             }
-        for done, future in enumerate(as_completed(futures), start=1):
+        for done, future in enumerate(_finished(pool, futures, names, timeout_s), 1):
             i = futures[future]
             try:
                 outcomes[i] = Outcome(value=future.result())
@@ -84,6 +86,29 @@ def run_all(
     finally:
         pool.shutdown(cancel_futures=True)
     return outcomes
+
+
+def _finished(
+    pool: ProcessPoolExecutor,
+    futures: Mapping[Future, int],
+    names: Sequence[str],
+    timeout_s: float | None,
+) -> Iterator[Future]:
+    """The futures as they are done; processes that take too long are ended."""
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout_s, FIRST_COMPLETED)
+        if not done:
+            stuck = sorted(names[futures[f]] for f in pending if f.running())
+            # the pool has no way of its own to end a process that hangs
+            for process in list(pool._processes.values()):
+                process.kill()
+            raise RuntimeError(
+                f"nothing was done for {timeout_s:g} s; at work on "
+                f"{', '.join(stuck) or 'nothing'}: see whether their disk answers, or "
+                "wait longer with --timeout-s; the same command goes on"
+            )
+        yield from done
 
 
 def require_all(

@@ -5,11 +5,15 @@ the same whatever the number of threads, worker processes or restarts, and the w
 state of the pipeline is the step. The only home of grain.
 """
 
+import multiprocessing
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
 
 import grain
 import numpy as np
@@ -33,18 +37,25 @@ class Batches(Iterator[dict[str, np.ndarray]]):
       graph: grain's graph, of whole batches.
       start: number of the first batch.
       prepared_bytes: most memory that batches prepared in advance take.
+      timeout_s: longest wait for one batch [s]; None waits for ever.
     """
 
     def __init__(
-        self, graph: grain.IterDataset, *, start: int, prepared_bytes: int
+        self,
+        graph: Iterable[dict[str, np.ndarray]],
+        *,
+        start: int,
+        prepared_bytes: int,
+        timeout_s: float | None = None,
     ) -> None:
-        self._stream = iter(graph)
+        self._stream: Any = iter(graph)
         self._step = start
+        self._timeout_s = timeout_s
         self.prepared_bytes = prepared_bytes
 
     def __next__(self) -> dict[str, np.ndarray]:
         try:
-            batch = next(self._stream)
+            batch = self._draw()
         except RuntimeError as error:
             code = re.search(_DEAD_WORKER, str(error))
             if code is None:
@@ -59,6 +70,28 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._step += 1
         return batch
 
+    def _draw(self) -> dict[str, np.ndarray]:
+        """The next batch, waited for beside the worker processes for a limited time."""
+        if self._timeout_s is None:
+            return next(self._stream)
+        drawn: SimpleQueue[Any] = SimpleQueue()
+        # a daemon, so that it does not keep the program from ending
+        Thread(target=_put_next, args=(self._stream, drawn), daemon=True).start()
+        try:
+            batch = drawn.get(timeout=self._timeout_s)
+        except Empty:
+            pids = _kill_workers()
+            raise WorkerError(
+                f"no batch {self._step} for {self._timeout_s:g} s from the processes "
+                f"that read patches ({', '.join(map(str, pids))}), which were ended. "
+                "See whether the disk of data.store answers, wait longer with "
+                "--data.timeout-s, or read in threads with --data.num-workers 0; the "
+                "same command goes on from the last checkpoint"
+            ) from None
+        if isinstance(batch, BaseException):
+            raise batch
+        return batch
+
     @property
     def state(self) -> dict[str, int]:
         """Where the stream is; `batches(start=...)` goes on from there."""
@@ -67,6 +100,26 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def close(self) -> None:
         """End the processes and threads that read ahead."""
         self._stream.close()
+
+
+def _put_next(stream: Iterator[Any], drawn: "SimpleQueue[Any]") -> None:
+    """The next batch of a stream, or the error that it met, which is no loss."""
+    try:
+        drawn.put(next(stream))
+    except BaseException as error:  # noqa: BLE001  raised again by the one who waits
+        drawn.put(error)
+
+
+def _kill_workers() -> list[int]:
+    """End the processes that read patches, which do not listen to SIGTERM."""
+    workers = [
+        process
+        for process in multiprocessing.active_children()
+        if process.name.startswith("grain-process")
+    ]
+    for process in workers:
+        process.kill()
+    return [process.pid or 0 for process in workers]
 
 
 _DEAD_WORKER = r"Worker process was terminated unexpectedly with exit code (-?\d+)"
@@ -140,7 +193,12 @@ def batches(
         )
         # read ahead, in the queue, and on its way between the two
         prepared = num_workers * one * (each + 2)
-    return Batches(graph, start=start, prepared_bytes=prepared)
+    return Batches(
+        graph,
+        start=start,
+        prepared_bytes=prepared,
+        timeout_s=loader.timeout_s if num_workers else None,
+    )
 
 
 def _require_shared_memory(num_bytes: int, num_workers: int) -> None:

@@ -5,7 +5,7 @@ On real BraTS cases the gradients of two registered sequences correlate by 0.4 t
 inside the brain, and 6 mm of displacement costs a fifth of that or more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -113,6 +113,46 @@ def stripping_doubts(looks: Mapping[str, Look]) -> list[str]:
                 f"{name} and {first} are not 0 in different places (Dice {shared:.2f}):"
                 f" {brains[name].content_ml:.0f} and {brains[first].content_ml:.0f} ml;"
                 " strip all channels with one mask"
+            )
+    return doubts
+
+
+def background_doubts(
+    channels: Mapping[str, Float[np.ndarray, "z y x"]],
+    brain: Bool[np.ndarray, "z y x"],
+    spacing_mm: Sequence[float],
+) -> list[str]:
+    """Why a case may not look as a network expects that saw stripped brains on zeros.
+
+    Args:
+      channels: of the case, within the tightest box around what is not 0.
+      brain: where any channel is not 0, holes filled.
+      spacing_mm: of its voxels, z y x [mm].
+    """
+    brains = {name: volume for name, volume in channels.items() if name in BRAIN}
+    if not brains:
+        return []
+    where = "the network was trained on brains on a background of zeros"
+    p_zero, count = 1 - float(brain.mean()), int(np.count_nonzero(brain))
+    brain_ml = count * float(np.prod(spacing_mm)) / 1000
+    if p_zero < MIN_ZERO:
+        return [
+            f"not skull-stripped? {p_zero:.0%} of the box around its content is 0, "
+            f"around a brain about a half; {where}: strip all channels with one mask"
+        ]
+    if brain_ml > MAX_BRAIN_ML:
+        return [
+            f"not skull-stripped? {brain_ml:.0f} ml are not 0, a brain has less than "
+            f"{MAX_BRAIN_ML:.0f} ml; {where}: strip all channels with one mask"
+        ]
+    doubts = []
+    for name, volume in brains.items():
+        own = int(np.count_nonzero(volume))
+        shared = 2 * own / (own + count)
+        if own and shared < MIN_SHARED:
+            doubts.append(
+                f"{name} is 0 where other channels are not (Dice {shared:.2f} of its "
+                "content with that of all); strip all channels with one mask"
             )
     return doubts
 

@@ -12,6 +12,7 @@ from bmjax.data.cases import Case
 from bmjax.data.cropping import read_cropped
 from bmjax.data.geometry import Geometry, permute, triple
 from bmjax.data.normalise import normalise
+from bmjax.data.plausibility import background_doubts
 from bmjax.data.resample import new_size, resample, resample_labels, thick_axis
 from bmjax.data.small_lesions import keep_lesions
 from bmjax.planning import Plan
@@ -56,7 +57,12 @@ def preprocess(case: Case, plan: Plan) -> Prepared:
     )
     apart = thick_axis(spacing_mm, new_spacing_mm)
     image = np.empty((*size, len(plan.channels)), np.float32)
-    brain = raw.brain if plan.use_mask_for_norm else None
+    brain = None
+    if plan.use_mask_for_norm:
+        brain = raw.brain
+        channels = dict(zip(plan.channels, raw.images, strict=True))
+        raw.warnings += background_doubts(channels, brain, raw.spacing_mm)
+        del channels
     for i, scheme in enumerate(plan.normalization):
         channel = normalise(
             raw.images.pop(0),  # its memory is wanted for the next one

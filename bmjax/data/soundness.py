@@ -170,27 +170,6 @@ def label_fault(counts: Mapping[int, int], label_values: Sequence[int]) -> str:
     )
 
 
-def require_labels(
-    voxels: Mapping[str, Mapping[Any, int]], label_values: Sequence[int]
-) -> None:
-    """Refuse label values that are not of the scheme.
-
-    Args:
-      voxels: of each case, the number of voxels of each label value.
-      label_values: values that a label map may hold, beside 0.
-
-    Raises:
-      ValueError: lists every case that has others.
-    """
-    faults = [
-        f"{case}: {fault}"
-        for case, counts in voxels.items()
-        if (fault := label_fault({int(k): n for k, n in counts.items()}, label_values))
-    ]
-    if faults:
-        raise ValueError("\n".join(faults))
-
-
 def require_regions(
     voxels: Mapping[str, Mapping[Any, int]],
     regions: Mapping[str, Sequence[Any]] | Sequence[tuple[str, Sequence[Any]]],

@@ -38,6 +38,8 @@ class Loader:
       num_workers: worker processes; 0 reads in threads of this process.
       num_threads: reading threads, of each process.
       num_ahead: batches prepared in advance.
+      timeout_s: the run ends where worker processes bring no batch for so long [s], as
+        when a network disk hangs.
     """
 
     store: str | None = None
@@ -52,6 +54,7 @@ class Loader:
     num_workers: int = 0
     num_threads: int = 2
     num_ahead: int = 4
+    timeout_s: float = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,13 @@
 A case's folder appears under its name once it is complete; store.json comes last.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +37,7 @@ from bmjax.data.parallel import Progress, require_all, run_all
 from bmjax.data.preprocess import preprocess
 from bmjax.data.reading import Reading
 from bmjax.data.streams import remove_unfinished, write_pieces
+from bmjax.locks import held
 from bmjax.planning import Plan
 
 VERSION = 2
@@ -144,6 +143,7 @@ def prepare_store(
     fingerprint: Mapping[str, Any] | None = None,
     dtype: Precision = "float32",
     num_workers: int | None = None,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Store:
     """Preprocess cases into a store; those already there and unchanged are kept.
@@ -155,45 +155,70 @@ def prepare_store(
       fingerprint: what the plan was made from, to be kept beside it.
       dtype: of the images; float16 takes half the space, and readers get float32.
       num_workers: processes; None: one for each processor.
+      timeout_s: longest wait for the next case of a process [s]; None: for ever.
       progress: told after each case.
 
     Raises:
       ValueError: lists all cases that could not be prepared; the others are done.
     """
-    store = Path(store)
+    with held(Path(store), doing="preparing", otherwise="choose another folder"):
+        return fill_store(
+            cases,
+            plan,
+            Path(store),
+            fingerprint=fingerprint,
+            dtype=dtype,
+            num_workers=num_workers,
+            timeout_s=timeout_s,
+            progress=progress,
+        )
+
+
+def fill_store(
+    cases: Sequence[Case],
+    plan: Plan,
+    store: Path,
+    *,
+    fingerprint: Mapping[str, Any] | None = None,
+    dtype: Precision = "float32",
+    num_workers: int | None = None,
+    timeout_s: float | None = None,
+    progress: Progress | None = None,
+) -> Store:
+    """As `prepare_store`, for a caller that holds the folder."""
     folder = store / "cases"
     names = [case.id for case in cases]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"{store}: case {', '.join(twice)} given twice")
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(store):
-        for left in folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(left)
-        remove_unfinished(store, within="tree")
-        (store / "store.json").unlink(missing_ok=True)
-        _write_json(store / "plan.json", plan.to_dict())
-        if fingerprint is not None:
-            _write_json(store / "fingerprint.json", fingerprint)
-        else:
-            (store / "fingerprint.json").unlink(missing_ok=True)
-        outcomes = run_all(
-            partial(prepare_case, plan=plan, folder=folder, dtype=dtype),
-            cases,
-            num_workers=num_workers,
-            progress=progress,
-            names=names,
-        )
-        require_all(outcomes, names, "be prepared (the others are kept)")
-        facts = {
-            "version": VERSION,
-            "plan_digest": plan.digest(),
-            "cases": {
-                case.id: {"patient": case.patient, "visit": case.visit}
-                for case in sorted(cases, key=lambda case: case.id)
-            },
-        }
-        _write_json(store / "store.json", facts)
+    for left in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(left)
+    remove_unfinished(store, within="tree")
+    (store / "store.json").unlink(missing_ok=True)
+    _write_json(store / "plan.json", plan.to_dict())
+    if fingerprint is not None:
+        _write_json(store / "fingerprint.json", fingerprint)
+    else:
+        (store / "fingerprint.json").unlink(missing_ok=True)
+    outcomes = run_all(
+        partial(prepare_case, plan=plan, folder=folder, dtype=dtype),
+        cases,
+        num_workers=num_workers,
+        timeout_s=timeout_s,
+        progress=progress,
+        names=names,
+    )
+    require_all(outcomes, names, "be prepared (the others are kept)")
+    facts = {
+        "version": VERSION,
+        "plan_digest": plan.digest(),
+        "cases": {
+            case.id: {"patient": case.patient, "visit": case.visit}
+            for case in sorted(cases, key=lambda case: case.id)
+        },
+    }
+    _write_json(store / "store.json", facts)
     return Store(store)
 
 
@@ -353,10 +378,15 @@ def array_facts(array: np.ndarray) -> dict[str, Any]:
 
 
 def _save(path: Path, array: np.ndarray) -> dict[str, Any]:
-    with path.open("xb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # of a full disk numpy tells two numbers and no name
+        remedy = "make room on its disk, and run the same command again"
+        text = f"{path.name} could not be written whole ({error}); {remedy}"
+        raise OSError(text) from error
     return array_facts(array)
 
 
@@ -367,16 +397,3 @@ def _read_json(path: Path) -> Any:
 def _write_json(path: Path, values: Any) -> None:
     text = json.dumps(values, indent=1, ensure_ascii=False)
     write_pieces(path, [text.encode() + b"\n"])
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """Keep a second program from preparing the same store; freed when this one ends."""
-    with (store / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{store}: another program is preparing this store; wait for its end"
-            ) from None
-        yield

@@ -24,6 +24,7 @@ from bmjax.evaluation.pairing import (
 )
 from bmjax.evaluation.result import Evaluation
 from bmjax.evaluation.scoring import Scorer, Scores
+from bmjax.locks import held
 from bmjax.metrics import conventions, detection, statistics
 from bmjax.metrics.case import TOLERANCES_MM
 from bmjax.planning.labels import BRATS_METS, LabelScheme
@@ -160,7 +161,13 @@ def evaluate(
         files=files,
     )
     if out is not None:
-        evaluation.write(Path(out))
+        with held(
+            Path(out),
+            doing="writing scores",
+            otherwise="choose another --out",
+            name=".scores.lock",  # predicting may go on in the same folder
+        ):
+            evaluation.write(Path(out))
     return evaluation
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 
 from bmjax.data import nifti
 from bmjax.data.cases import Case
-from bmjax.data.estimate import Sizes, free_memory_bytes, peak_bytes
+from bmjax.data.estimate import Sizes, free_disk_bytes, free_memory_bytes, peak_bytes
 from bmjax.data.geometry import permute, triple
 from bmjax.data.resample import new_size
 from bmjax.inference.outputs import Outputs
@@ -41,6 +42,8 @@ class Estimate:
       case_bytes: memory of the largest case and of its neighbours that are read and
         written beside it, above that of a bare process.
       free_memory_bytes: of the machine or its container; None where it is not known.
+      disk_bytes: of all files that will be written, uncompressed.
+      free_disk_bytes: where they will be.
     """
 
     num_cases: int
@@ -51,6 +54,8 @@ class Estimate:
     platform: str
     case_bytes: int
     free_memory_bytes: int | None
+    disk_bytes: int
+    free_disk_bytes: int
 
     def __str__(self) -> str:
         duration = "time not tried"
@@ -63,11 +68,14 @@ class Estimate:
             free = f"{self.free_memory_bytes / _GIB:.1f} GiB"
             if self.case_bytes > self.free_memory_bytes:
                 warning = "; MEMORY MAY NOT SUFFICE: crop or resample the largest case"
+        if self.disk_bytes > self.free_disk_bytes:
+            warning += "; THE DISK MAY NOT SUFFICE: make room, or ask for fewer maps"
         return (
             f"to predict: {self.num_cases} cases, {self.num_windows} windows x "
             f"{self.num_passes} passes, {duration} on {self.num_devices} "
             f"{self.platform} devices; memory up to {self.case_bytes / _GIB:.2f} GiB "
-            f"of {free} free{warning}"
+            f"of {free} free, disk up to {self.disk_bytes / _GIB:.2f} GiB of "
+            f"{self.free_disk_bytes / _GIB:.1f} GiB free{warning}"
         )
 
 
@@ -78,6 +86,7 @@ def estimate(
     *,
     settings: SlidingWindow,
     outputs: Outputs,
+    out: Path = Path(),
     num_folds: int | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Estimate:
@@ -89,6 +98,7 @@ def estimate(
       plan: how they are prepared.
       settings: the sliding window.
       outputs: what is written.
+      out: folder for it, made or not.
       num_folds: networks in `forward`, if it is from `stack_folds`.
       devices: that share the windows; None takes the first one.
     """
@@ -124,6 +134,12 @@ def estimate(
         platform=devices[0].platform,
         case_bytes=max(needed, default=0),
         free_memory_bytes=free_memory_bytes(),
+        # labels of a byte each, and maps of four
+        disk_bytes=sum(
+            prod(before) * (1 + 4 * len(outputs.maps) * plan.num_classes)
+            for before, _ in sizes
+        ),
+        free_disk_bytes=free_disk_bytes(out),
     )
 
 

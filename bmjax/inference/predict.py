@@ -17,6 +17,7 @@ from jaxtyping import Float
 from bmjax.data.cases import Case
 from bmjax.data.geometry import Geometry
 from bmjax.data.preprocess import Prepared, preprocess
+from bmjax.device_memory import memory_explained
 from bmjax.inference.export import LABELS_ALONE, export_case
 from bmjax.inference.outputs import Outputs
 from bmjax.inference.record import CaseResult, Record, model_digest, path_of
@@ -27,9 +28,11 @@ from bmjax.inference.sliding import (
     sliding_logits,
 )
 from bmjax.inference.windows import SlidingWindow
+from bmjax.locks import held
 from bmjax.planning.plan import Plan
 
 CASE_ERRORS = (ValueError, OSError)  # faults of one case; anything else stops the run
+_REMEDY = "lower --batch-size, or take fewer networks at a time (--folds)"
 Tick = Callable[[int, int, str], None]
 
 
@@ -79,65 +82,67 @@ def predict_cases(
       ValueError: two cases share an id, or the folder holds other predictions.
     """
     out = Path(out)
-    record = Record.open(
-        out,
-        cases=cases,
-        unusable=unusable or {},
-        model=model or model_digest(forward),
-        plan=plan,
-        settings=settings,
-        outputs=outputs,
-        overwrite=overwrite,
-    )
-    todo = [case for case in cases if record.is_pending(case.id)]
-    total = record.num_cases()
+    with held(out, doing="predicting", otherwise="choose another --out"):
+        record = Record.open(
+            out,
+            cases=cases,
+            unusable=unusable or {},
+            model=model or model_digest(forward),
+            plan=plan,
+            settings=settings,
+            outputs=outputs,
+            overwrite=overwrite,
+        )
+        todo = [case for case in cases if record.is_pending(case.id)]
+        total = record.num_cases()
 
-    def settle(result: CaseResult) -> None:
-        record.settle(result)
-        tick(result.case)
+        def settle(result: CaseResult) -> None:
+            record.settle(result)
+            tick(result.case)
 
-    def tick(name: str) -> None:
-        if progress is not None:
-            progress(record.num_settled(), total, name)
+        def tick(name: str) -> None:
+            if progress is not None:
+                progress(record.num_settled(), total, name)
 
-    def logits_of(prepared: Prepared) -> Float[np.ndarray, "f z y x k"]:
-        arguments = {
-            "window": plan.patch_size,
-            "num_classes": plan.num_classes,
-            "settings": settings,
-            "num_folds": num_folds,
-            "devices": devices,
-        }
-        if outputs.needs_folds():
-            return fold_logits(forward, prepared.image, **arguments)
-        return sliding_logits(forward, prepared.image, **arguments)[None]
+        def logits_of(prepared: Prepared) -> Float[np.ndarray, "f z y x k"]:
+            arguments = {
+                "window": plan.patch_size,
+                "num_classes": plan.num_classes,
+                "settings": settings,
+                "num_folds": num_folds,
+                "devices": devices,
+            }
+            with memory_explained("a batch of windows", _REMEDY):
+                if outputs.needs_folds():
+                    return fold_logits(forward, prepared.image, **arguments)
+                return sliding_logits(forward, prepared.image, **arguments)[None]
 
-    writing: Future[CaseResult] | None = None
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        try:
-            for loaded in _one_ahead(
-                reader, todo, plan=plan, out=out, allow_missing=allow_missing
-            ):
-                tick(loaded.result.case)
-                if loaded.prepared is None:
-                    settle(loaded.result)
-                    continue
-                start = time.monotonic()
-                logits = logits_of(loaded.prepared)
-                seconds = loaded.result.seconds + time.monotonic() - start
-                result = replace(loaded.result, seconds=seconds)
-                geometry = loaded.prepared.geometry
-                del loaded  # its image is not needed any more
+        writing: Future[CaseResult] | None = None
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            try:
+                for loaded in _one_ahead(
+                    reader, todo, plan=plan, out=out, allow_missing=allow_missing
+                ):
+                    tick(loaded.result.case)
+                    if loaded.prepared is None:
+                        settle(loaded.result)
+                        continue
+                    start = time.monotonic()
+                    logits = logits_of(loaded.prepared)
+                    seconds = loaded.result.seconds + time.monotonic() - start
+                    result = replace(loaded.result, seconds=seconds)
+                    geometry = loaded.prepared.geometry
+                    del loaded  # its image is not needed any more
+                    if writing is not None:
+                        settle(writing.result())
+                    writing = writer.submit(
+                        _export, result, logits, geometry, plan, outputs
+                    )
+                    del logits
+            finally:
                 if writing is not None:
                     settle(writing.result())
-                writing = writer.submit(
-                    _export, result, logits, geometry, plan, outputs
-                )
-                del logits
-        finally:
-            if writing is not None:
-                settle(writing.result())
-    return record.results()
+        return record.results()
 
 
 @dataclass(frozen=True, kw_only=True)

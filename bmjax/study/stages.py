@@ -6,7 +6,6 @@ and whose results are still the same is not done again. One that was begun and k
 goes on with what it left, if its inputs are the same; else that is set aside.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from bmjax.data import streams
+from bmjax.locks import held
 
 State = Literal["done", "begun", "todo", "changed"]
 
@@ -214,16 +214,12 @@ class Ledger:
     @contextmanager
     def _held(self, stage: Stage) -> Iterator[None]:
         """Refuse a stage that another process is at."""
-        path = self._path(stage).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"{stage.name}: another process is at this stage; wait for it, or "
-                    "choose another --workdir"
-                ) from error
+        with held(
+            self._folder,
+            doing=f"at stage {stage.name}",
+            otherwise="choose another --workdir",
+            name=self._path(stage).with_suffix(".lock").name,
+        ):
             yield
 
     def _path(self, stage: Stage) -> Path:

@@ -1,8 +1,9 @@
 """State, optimiser, step, loop and log of a training run."""
 
+from bmjax.device_memory import DeviceMemoryError
 from bmjax.training.algorithms import time_convolutions
 from bmjax.training.log import RunLog, TrainingBar
-from bmjax.training.loop import DeviceMemoryError, Fit, NonFiniteLossError, Stop, fit
+from bmjax.training.loop import Fit, NonFiniteLossError, Stop, fit
 from bmjax.training.optim import Optimizer
 from bmjax.training.patience import Patience, Progress
 from bmjax.training.state import TrainState, from_items, initial_state, to_items

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from bmjax.device_memory import memory_explained
 from bmjax.training.cost import Meter
 from bmjax.training.optim import Optimizer
 from bmjax.training.patience import Progress
@@ -56,28 +57,10 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
-class DeviceMemoryError(RuntimeError):
-    """The device has too little memory for the step."""
-
-
-# XLA reports a convolution without room for its workspace as one without an algorithm
-_MEMORY_SIGNS = ("RESOURCE_EXHAUSTED", "out of memory", "cudnn convolution algorithm")
-
-
-@contextmanager
-def _memory_explained() -> Iterator[None]:
-    """Say in words what a device that runs out of memory needs."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if not any(sign.lower() in str(error).lower() for sign in _MEMORY_SIGNS):
-            raise
-        raise DeviceMemoryError(
-            "the device has too little memory for a training step; lower "
-            "--data.batch-size or --data.patch-size, compute in less with "
-            "--model.dtype bfloat16 or --model.use-remat, or see whether another "
-            f"process holds the device. The device said: {str(error).splitlines()[0]}"
-        ) from error
+_REMEDY = (
+    "lower --data.batch-size or --data.patch-size, compute in less with --model.dtype "
+    "bfloat16 or --model.use-remat"
+)
 
 
 class Stop:
@@ -158,7 +141,7 @@ def fit(
         if progress.stopping.is_out(settings.stop_patience) or agree(stop.is_asked):
             break
         batch = ahead
-        with _memory_explained():
+        with memory_explained("a training step", _REMEDY):
             state, metrics = train_step(state, placed)
             with meter.waiting():
                 ahead = next(stream, None)  # while the device computes

@@ -1,12 +1,14 @@
 """Tests of bmjax.data.store, index and parallel."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +21,7 @@ from bmjax.data.cases import find_cases
 from bmjax.data.index import index_lesions, region_locations
 from bmjax.data.parallel import Outcome, require_all, run_all
 from bmjax.data.store import Store, prepare_store
+from bmjax.locks import HeldError, held
 from bmjax.planning import BRATS_METS, Plan
 
 PLAN = Plan(
@@ -221,13 +224,12 @@ def test_a_killed_run_is_taken_up_again(tmp_path):
 
 
 def test_two_programs_do_not_prepare_one_store(tmp_path):
-    import fcntl
-
-    (tmp_path / "store").mkdir()
-    with (tmp_path / "store" / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another program is preparing this store"):
-            prepare_store(raw(tmp_path / "raw", "a"), PLAN, tmp_path / "store")
+    store = tmp_path / "store"
+    with (
+        held(store, doing="preparing", otherwise=""),
+        pytest.raises(HeldError, match="has been preparing since"),
+    ):
+        prepare_store(raw(tmp_path / "raw", "a"), PLAN, store)
 
 
 def test_a_store_is_small_to_send_to_other_processes(tmp_path):
@@ -321,6 +323,16 @@ def test_a_worker_that_dies_is_reported():
         RuntimeError, match="a worker process died near .* fewer than 2"
     ):
         run_all(die, [1, 2], num_workers=2)
+
+
+def hang(number):
+    threading.Event().wait()
+
+
+def test_a_worker_that_hangs_is_ended_in_time():
+    with pytest.raises(RuntimeError, match="done for 0.5 s; at work on a, b: .*disk"):
+        run_all(hang, [1, 2], num_workers=2, names=["a", "b"], timeout_s=0.5)
+    assert multiprocessing.active_children() == []
 
 
 def test_many_threads_may_open_cases_at_once(phantom_store):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -132,6 +133,33 @@ def test_fault_50_a_killed_worker_is_an_error_with_its_exit_code(
     assert f"ended with exit code -{int(signal.SIGKILL)} before batch" in done.stderr
     assert "memory runs out" in done.stderr
     assert time.monotonic() - begin < 60  # the start of all processes included
+
+
+def test_workers_that_bring_nothing_are_waited_for_no_longer_than_said():
+    never = threading.Event()
+
+    def stuck():
+        never.wait()
+        yield {}
+
+    stream = pipeline.Batches(stuck(), start=7, prepared_bytes=0, timeout_s=0.01)
+    with pytest.raises(pipeline.WorkerError, match="no batch 7 for 0.01 s"):
+        next(stream)
+    never.set()
+
+
+def test_errors_and_the_end_come_through_the_wait(loader, ids):
+    two = iter([{"case": np.zeros(1)}, {"case": np.ones(1)}])
+    stream = pipeline.Batches(two, start=0, prepared_bytes=0, timeout_s=60)
+    assert [batch["case"].item() for batch in stream] == [0, 1]
+
+    def broken():
+        raise FileNotFoundError("image.npy")
+        yield {}
+
+    stream = pipeline.Batches(broken(), start=0, prepared_bytes=0, timeout_s=60)
+    with pytest.raises(FileNotFoundError, match="image.npy"):
+        next(stream)
 
 
 def test_fault_50_a_worker_that_fails_says_what_and_where(loader, ids, tmp_path):

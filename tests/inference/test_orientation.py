@@ -3,13 +3,13 @@
 import shutil
 from dataclasses import replace
 from itertools import permutations, product
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import SHARED
 from exams import CHANNELS, FLAT, PLAN, labels_of, network, write_case
 from jax.tree_util import Partial
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -17,6 +17,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from bmjax.data.cases import Case, find_cases
 from bmjax.inference import SlidingWindow, estimate, predict_cases
 from bmjax.inference.outputs import Outputs
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 CODES = [
     "".join(letters[i] for i in order)

@@ -1,4 +1,3 @@
-import fcntl
 import os
 import signal
 import sys
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bmjax.locks import HeldError, held
 from bmjax.study.running import StageError, perform_all, perform_on_devices
 from bmjax.study.stages import Ledger, Stage, Stopped
 
@@ -139,11 +139,12 @@ def test_a_stage_is_refused_before_what_it_needs(kitchen):
 
 
 def test_two_processes_are_not_at_one_stage(kitchen):
-    (kitchen.folder / "stages").mkdir()
-    with (kitchen.folder / "stages" / "first.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="first: another process is at this stage"):
-            _perform(kitchen)
+    where = {"doing": "at stage first", "otherwise": "", "name": "first.lock"}
+    with (
+        held(kitchen.folder / "stages", **where),
+        pytest.raises(HeldError, match="has been at stage first since"),
+    ):
+        _perform(kitchen)
 
 
 def test_a_stage_that_makes_nothing_is_not_done(tmp_path):
