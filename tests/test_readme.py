@@ -12,6 +12,7 @@ TEXT = README.read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_python_block_runs(number, capsys):
     exec(compile(BLOCKS[number], f"README block {number}", "exec"), {})

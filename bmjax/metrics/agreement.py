@@ -102,13 +102,16 @@ def icc(ratings: Float[np.ndarray, "n k"]) -> Icc:
         return Icc(value=float(value), ci95_low=math.nan, ci95_high=math.nan)
     freedom = (a * readers + b * error) ** 2 / below
     spread = k * readers + (k * n - k - n) * error
-    upper_f = _f_quantile(n - 1, freedom)
-    lower_f = _f_quantile(freedom, n - 1)
+    upper_f, lower_f = _f_quantile(n - 1, freedom), _f_quantile(freedom, n - 1)
     low = n * (cases - upper_f * error) / (upper_f * spread + n * cases)
     high = n * (lower_f * cases - error) / (spread + n * lower_f * cases)
     return Icc(value=float(value), ci95_low=float(low), ci95_high=float(high))
 
 
 def _f_quantile(numerator: float, denominator: float) -> float:
-    """The 97.5 % quantile of Fisher's F."""
-    return float(special.fdtri(numerator, denominator, 0.975))
+    """The 97.5 % quantile of Fisher's F, between 1 and what floats can multiply.
+
+    Of a fraction of a degree of freedom, which Satterthwaite's approximation can give,
+    it may lie outside: the interval is then as wide as it can be, or ends at the value.
+    """
+    return float(np.clip(special.fdtri(numerator, denominator, 0.975), 1, 1e100))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -75,6 +75,9 @@ def test_bland_altman_of_one_case_has_no_spread():
 numbers = st.floats(0, 100).map(lambda x: round(x, 3))
 
 
+# few degrees of freedom: a quantile below 1, and one too large to be multiplied
+@example(np.array([[0.0, 2.0], [2.0, 1.0], [3.0, 0.0], [3.0, 0.0], [3.0, 0.0]]))
+@example(np.array([[0.0, 22], [31.0, 0.0], [24.0, 0.0], [19.0, 0.0], [24.0, 0.0]]))
 @settings(deadline=None, max_examples=60)
 @given(arrays(np.float64, (5, 2), elements=numbers))
 def test_icc_lies_within_its_interval_and_below_one(ratings):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bmjax import losses, models, sharding
 from bmjax.training import Optimizer, initial_state, make_train_step
@@ -30,6 +31,7 @@ def compiled(recompute_norms):
     return step.lower(state, batch).compile(), state, batch
 
 
+@pytest.mark.slow
 def test_recomputed_norms_take_less_memory_and_change_no_parameter():
     kept, state, batch = compiled(recompute_norms=False)
     recomputed, *_ = compiled(recompute_norms=True)

@@ -211,6 +211,7 @@ def test_a_run_goes_on_without_its_origin_but_not_with_another(
     assert (run / "graft.txt").read_text() == account
 
 
+@pytest.mark.slow
 def test_a_try_that_saved_nothing_leaves_no_account(source, experiment, tmp_path):
     short = experiment.replace({"optimizer.num_steps": 1})
     run = tmp_path / "run"
