@@ -229,7 +229,8 @@ def _rings(
     for spot in sorted(missed, key=lambda spot: -spot.volume_mm3):
         centre = volumes.nearest_voxel(spot.centre_mm)
         radius_mm = diameter_mm(spot.volume_mm3) / 2
-        if abs(centre[axis] - index) * spacing_mm[axis] > radius_mm + spacing_mm[axis]:
+        reach_mm = max(radius_mm, spacing_mm[axis] / 2)
+        if abs(centre[axis] - index) * spacing_mm[axis] > reach_mm:
             continue
         y, x = slices.place_mm(
             centre, frame.plane, size=volumes.size, spacing_mm=spacing_mm
