@@ -61,9 +61,9 @@ def _cases(name: str, args: argparse.Namespace) -> list[tuple[suite.Size, str]]:
     sizes: list[suite.Size] = ["quick"] if args.quick else ["full"]
     if args.large and not args.quick:
         sizes.append("large")
-    return [
-        (s, case) for s in sizes for case in suite.cases(name, s) if args.case in case
-    ]
+    every = [(size, case) for size in sizes for case in suite.cases(name, size)]
+    exactly = [found for found in every if found[1] == args.case]
+    return exactly or [found for found in every if args.case in found[1]]
 
 
 def commit() -> str:
@@ -125,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("name", nargs="?", default="all", choices=("all", *suite.NAMES))
-    add("--case", default="", help="only cases whose name contains this")
+    add(
+        "--case",
+        default="",
+        help="only the case of this name, or those whose name contains it",
+    )
     add("--quick", action="store_true", help="tiny sizes, once; nothing is kept")
     add("--large", action="store_true", help="the sizes of an accelerator too")
     add("--peers", help=f"of {', '.join(suite.PEERS)}; '' for none; default: all")

@@ -1,5 +1,6 @@
 """The benchmark suite runs, counts rightly, and turns its rows into tables."""
 
+import argparse
 import ast
 import dataclasses
 import json
@@ -242,6 +243,16 @@ def test_the_readme_holds_exactly_the_committed_results(tmp_path):
     copy.write_text(text)
     tables.main(["--readme", str(copy)])
     assert copy.read_text() == text
+
+
+def test_a_case_named_in_full_is_run_without_those_that_contain_its_name():
+    def chosen(text):
+        args = argparse.Namespace(quick=True, large=False, case=text)
+        return [case for _, case in __main__._cases("sliding", args)]
+
+    assert chosen("tiny") == ["tiny"]
+    assert chosen("tin") == ["tiny", "tiny, flips"]
+    assert chosen("flips") == ["tiny, flips"]
 
 
 def test_a_peer_asked_for_but_absent_is_a_usage_error(monkeypatch, capsys, tmp_path):
