@@ -122,7 +122,8 @@ def environment(base: Path) -> dict[str, str]:
     own = {"XDG_CACHE_HOME": str(base / "cache"), "JAX_PLATFORMS": "cpu"}
     flags = os.environ.get("XLA_FLAGS", "")
     # pytest's eight devices are not a user's
-    own["XLA_FLAGS"] = re.sub(r"--xla_force_host_platform_device_count=\d+", "", flags)
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", flags)
+    own["XLA_FLAGS"] = flags.strip()  # XLA takes blanks for the name of a file
     return {**os.environ, **own}
 
 
