@@ -49,14 +49,16 @@ class Limits:
     """How often a work is called in one process, after one call to warm up.
 
     Attributes:
-      at_least: calls, however long they take.
+      at_least: calls, unless they take longer than `at_most_s`.
       at_most: calls.
-      budget_s: no further call once so much was spent.
+      budget_s: no further call once so much was spent, if there were enough.
+      at_most_s: no further call once so much was spent.
     """
 
     at_least: int = 3
     at_most: int = 50
     budget_s: float = 5.0
+    at_most_s: float = 60.0
 
 
 ONCE = Limits(at_least=1, at_most=1)
@@ -65,10 +67,12 @@ ONCE = Limits(at_least=1, at_most=1)
 def times_ms(work: Work, limits: Limits) -> list[float]:
     """Wall time of each call after the first one [ms]."""
     _timed_ms(work)
-    times = []
-    while len(times) < limits.at_least or (
-        len(times) < limits.at_most and sum(times) < 1000 * limits.budget_s
-    ):
+    times = [_timed_ms(work)]
+    while len(times) < limits.at_most:
+        is_enough = len(times) >= limits.at_least
+        spent_s = sum(times) / 1000
+        if spent_s >= (limits.budget_s if is_enough else limits.at_most_s):
+            break
         times.append(_timed_ms(work))
     return times
 

@@ -218,8 +218,13 @@ def parallelise(
             out_axes=None,
             devices=list(mesh.devices.flat),
         )
+
+    def on_mesh(*args: Any) -> tuple[Any, Any]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what `ops` looks at
+            return step(*args, axis_name=None)
+
     return jax.jit(
-        partial(step, axis_name=None),
+        on_mesh,
         donate_argnums=0,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
         compiler_options=_compiler_options(mesh, is_deterministic),

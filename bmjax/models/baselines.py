@@ -9,13 +9,18 @@ from typing import Literal
 
 import flax.linen as nn
 from jax import Array
-from jax import numpy as jnp
 from jaxtyping import Float
 
 from bmjax import ops
 from bmjax.models.blocks import Heads, check_divisible
 from bmjax.models.initializers import glorot_uniform
-from bmjax.models.layers import BatchNorm, Conv, Dropout, OverlappingTransposedConv
+from bmjax.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    OverlappingTransposedConv,
+    UpsamplingConv,
+)
 from bmjax.typing import Image, Logits, Size
 
 
@@ -191,12 +196,13 @@ class UpsamplingDecoder(nn.Module):
     ) -> Float[Array, "b *o f"]:
         """Image at full resolution."""
         for level in reversed(range(len(self.features))):
-            x = ops.upsample_nearest(x, factors=(2,) * (x.ndim - 2))
-            if skips is not None:
-                x = jnp.concatenate([x, skips[level].astype(x.dtype)], axis=-1)
             x = _ConvPair(
-                self.features[level], self.axis_name, self.dtype, name=f"stage_{level}"
-            )(x, is_training)
+                self.features[level],
+                self.axis_name,
+                self.dtype,
+                is_upsampling=True,
+                name=f"stage_{level}",
+            )(x, is_training, None if skips is None else skips[level])
         return x
 
 
@@ -205,21 +211,23 @@ class _ConvPair(nn.Module):
     axis_name: str | None
     dtype: str | None
 
+    is_upsampling: bool = False
+
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b *s c"], is_training: bool
-    ) -> Float[Array, "b *s f"]:
+        self,
+        x: Float[Array, "b *s c"],
+        is_training: bool,
+        skip: Float[Array, "b *o d"] | None = None,
+    ) -> Float[Array, "b *o f"]:
+        options = {"dtype": self.dtype, "kernel_init": glorot_uniform}
+        size = (3,) * (x.ndim - 2)
         for i in range(2):
-            x = Conv(
-                self.features,
-                (3,) * (x.ndim - 2),
-                dtype=self.dtype,
-                kernel_init=glorot_uniform,
-                name=f"conv_{i}",
-            )(x)
-            x = BatchNorm(axis_name=self.axis_name, name=f"norm_{i}")(
-                nn.relu(x), is_training
-            )
+            if i == 0 and self.is_upsampling:
+                x = UpsamplingConv(self.features, name="conv_0", **options)(x, skip)
+            else:
+                x = Conv(self.features, size, name=f"conv_{i}", **options)(x)
+            x = BatchNorm(axis_name=self.axis_name, name=f"norm_{i}")(x, is_training)
         return x
 
 

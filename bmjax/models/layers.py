@@ -1,5 +1,7 @@
 """Parameterised layers: convolutions, norms and dropout, for any number of axes."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 from jax import Array
@@ -62,6 +64,44 @@ class Conv(nn.Module):
             return x
         with_bias = _with_bias(self, x)
         return x if self.is_bias_inert else with_bias
+
+
+class UpsamplingConv(nn.Module):
+    """Convolution of kernel 3 over an image enlarged twice, and a skip beside it.
+
+    It is `Conv` of `concatenate([upsample_nearest(x), skip])` with the same parameters,
+    as the sum of two convolutions: neither the enlarged image nor the joined one is
+    ever made.
+
+    Attributes:
+      features: output channels.
+      dtype: type of the computation; None follows input and parameters.
+      kernel_init: initializer of the kernel.
+      bias_init: initializer of the bias.
+    """
+
+    features: int
+    dtype: str | None = None
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b *s c"], skip: Float[Array, "b *o d"] | None = None
+    ) -> Float[Array, "b *o f"]:
+        """Filtered image on the fine grid."""
+        width = x.shape[-1]
+        size = (3,) * (x.ndim - 2)
+        channels = width + (0 if skip is None else skip.shape[-1])
+        kernel = self.param(
+            "kernel", self.kernel_init, (*size, channels, self.features)
+        )
+        dtype = _compute_dtype(self.dtype, x, kernel)
+        kernel = kernel.astype(dtype)
+        y = ops.upsampled_convolution(x.astype(dtype), kernel[..., :width, :])
+        if skip is not None:
+            y = y + ops.convolution(skip.astype(dtype), kernel[..., width:, :])
+        return _with_bias(self, checkpoint_name(y, "conv"))
 
 
 class TransposedConv(nn.Module):
@@ -161,7 +201,7 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm with its running moments in the collection `batch_stats`.
+    """ReLU, then batch norm; its running moments in the collection `batch_stats`.
 
     Attributes:
       momentum: weight of the past in the running moments (Keras default).
@@ -177,33 +217,34 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b *s c"], is_training: bool = False
     ) -> Float[Array, "b *s c"]:
-        """Image normalised by the moments of the batch, or by the running ones."""
+        """Rectified image, normalised by the batch's moments or by the running ones."""
         scale, bias = _scale_and_bias(self, x, nn.initializers.ones)
         size = x.shape[-1:]
         past_mean = self.variable("batch_stats", "mean", jnp.zeros, size)
         past_variance = self.variable("batch_stats", "variance", jnp.ones, size)
         wide = _at_least_float32(x)
         if is_training:
-            axes = tuple(range(x.ndim - 1))
-            mean = sharding.mean(wide, axes, axis_name=self.axis_name)
-            centred = wide - _row(mean, x.ndim)
-            variance = sharding.mean(
-                jnp.square(centred), axes, axis_name=self.axis_name
+            mean = partial(
+                sharding.mean,
+                axes=tuple(range(x.ndim - 1)),
+                axis_name=self.axis_name,
+            )
+            y, first, second = ops.batch_norm(
+                wide, scale, bias, mean=mean, epsilon=self.epsilon
             )
             if not self.is_initializing():
                 keep = self.momentum
-                past_mean.value = keep * past_mean.value + (1 - keep) * mean
-                past_variance.value = keep * past_variance.value + (1 - keep) * variance
+                past_mean.value = keep * past_mean.value + (1 - keep) * first
+                past_variance.value = keep * past_variance.value + (1 - keep) * second
         else:
-            mean, variance = past_mean.value, past_variance.value
-        y = ops.normalize(
-            wide,
-            _row(mean, x.ndim),
-            _row(variance, x.ndim),
-            scale,
-            bias,
-            epsilon=self.epsilon,
-        )
+            y = ops.normalize(
+                nn.relu(wide),
+                _row(past_mean.value, x.ndim),
+                _row(past_variance.value, x.ndim),
+                scale,
+                bias,
+                epsilon=self.epsilon,
+            )
         return y.astype(x.dtype) if wide.dtype != x.dtype else y
 
 
@@ -230,6 +271,7 @@ class Dropout(nn.Module):
         )
         p_keep = 1 - self.p_drop
         is_kept = jax.vmap(lambda k: jax.random.bernoulli(k, p_keep, x.shape[1:]))(keys)
+        is_kept = checkpoint_name(is_kept, "mask")
         return jnp.where(is_kept, x / p_keep, jnp.zeros_like(x))
 
 
@@ -252,7 +294,7 @@ def _scale_and_bias(
     return scale, layer.param("bias", nn.initializers.zeros, size)
 
 
-def _with_bias(layer: Conv | TransposedConv, x: Array) -> Array:
+def _with_bias(layer: Conv | UpsamplingConv | TransposedConv, x: Array) -> Array:
     bias = layer.param("bias", layer.bias_init, x.shape[-1:])
     return x + _row(bias.astype(x.dtype), x.ndim)
 

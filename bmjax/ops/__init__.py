@@ -2,17 +2,19 @@
 
 from bmjax.ops.components import connected_components
 from bmjax.ops.convolution import convolution
-from bmjax.ops.normalization import group_norm, instance_norm, normalize
+from bmjax.ops.normalization import batch_norm, group_norm, instance_norm, normalize
 from bmjax.ops.pooling import average_pool, max_pool
 from bmjax.ops.resample import upsample_linear, upsample_nearest
 from bmjax.ops.transposed import (
     depth_to_space,
     overlapping_transposed_convolution,
     transposed_convolution,
+    upsampled_convolution,
 )
 
 __all__ = [
     "average_pool",
+    "batch_norm",
     "connected_components",
     "convolution",
     "depth_to_space",
@@ -24,4 +26,5 @@ __all__ = [
     "transposed_convolution",
     "upsample_linear",
     "upsample_nearest",
+    "upsampled_convolution",
 ]

@@ -133,13 +133,14 @@ def _forward_on_cpu(
         return _vendor(x, kernel, strides=strides)
     if max(kernel.shape[:-2]) == max(strides) == 1:
         return jnp.matmul(x, kernel.reshape(kernel.shape[-2:]))
-    image, kernel = _with_depth(x), _deep(kernel)
-    if max(strides) == 1:
-        room, scheme = _ways(image, _three(kernel.shape[:3]), algorithm)
-        out = room.convolve(image, kernel, scheme)
-    else:
-        out = strided.convolve(image, kernel, strides=_three(strides))
-    return out if x.ndim == 5 else out[:, 0]
+    deep = _deep(kernel)
+    if max(strides) > 1:
+        out = strided.convolve(_with_depth(x), deep, strides=_three(strides))
+        return out if x.ndim == 5 else out[:, 0]
+    room, scheme = _ways(x, _three(deep.shape[:3]), algorithm)
+    if room is slabs:
+        return slabs.convolve(x, deep, scheme)
+    return taps.convolve(_with_depth(x), deep, scheme).reshape(*x.shape[:-1], -1)
 
 
 @partial(jax.jit, static_argnames=("shape", "strides", "algorithm"))
@@ -157,7 +158,7 @@ def _input_gradient_on_cpu(
         return _vendor_input_gradient(grads, kernel, shape=shape, strides=strides)
     image = _with_depth(grads)
     if max(strides) == 1:
-        room, scheme = _ways(image, _three(kernel.shape[:-2]), algorithm)
+        room, scheme = _ways(grads, _three(kernel.shape[:-2]), algorithm)
         if room is taps and max(kernel.shape[:-2]) > 1:
             return taps.input_gradient(image, _deep(kernel), scheme).reshape(shape)
         axes = tuple(range(kernel.ndim - 2))
@@ -178,15 +179,16 @@ def _kernel_gradient_on_cpu(
 ) -> Array:
     if not _is_blocked(x, shape, strides):
         return _vendor_kernel_gradient(x, grads, shape=shape, strides=strides)
-    image, wide_grads = _with_depth(x), _with_depth(grads)
     size = _three(shape[:-2])
-    if max(strides) > 1:
-        gradient = strided.kernel_gradient(
-            image, wide_grads, kernel_size=size, strides=_three(strides)
-        )
-    else:
-        room, scheme = _ways(image, size, algorithm)
-        gradient = room.kernel_gradient(image, wide_grads, scheme)
+    room, scheme = _ways(x, size, algorithm)
+    if room is slabs and max(strides) == 1:
+        return slabs.kernel_gradient(x, grads, scheme).reshape(shape)
+    x, grads = _with_depth(x), _with_depth(grads)
+    if max(strides) == 1:
+        return taps.kernel_gradient(x, grads, scheme).reshape(shape)
+    gradient = strided.kernel_gradient(
+        x, grads, kernel_size=size, strides=_three(strides)
+    )
     return gradient.reshape(shape)
 
 
@@ -209,7 +211,7 @@ def _ways(
         is_coarse, is_mixed = voxels <= _COARSE, voxels >= _MIXED
     else:
         is_coarse, is_mixed = algorithm.startswith("taps"), "winograd" in algorithm
-    fits = size[1] == 3 and image.shape[2] % Winograd.tile == 0
+    fits = size[1] == 3 and image.shape[-3] % Winograd.tile == 0
     return taps if is_coarse else slabs, (Winograd if is_mixed and fits else Direct)(
         size
     )

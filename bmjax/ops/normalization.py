@@ -1,9 +1,10 @@
-"""Normalization, with the leaky ReLU behind it, by two passes over the voxels.
+"""Normalization, with the ReLU beside it, by two passes over the voxels.
 
 Its gradient is written out: it keeps only the input and the moments, where automatic
 differentiation would keep three more images and read them ten times.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,6 +12,8 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
+
+Mean = Callable[[Array], Array]
 
 
 def normalize(
@@ -67,6 +70,65 @@ def group_norm(
       slope: slope for negative values of the leaky ReLU that follows; 1 is none.
     """
     return _norm(x, scale, bias, num_groups, epsilon, slope)
+
+
+def batch_norm(
+    x: Float[Array, "b *s c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    *,
+    mean: Mean,
+    epsilon: float = 1e-3,
+) -> tuple[Float[Array, "b *s c"], Float[Array, " c"], Float[Array, " c"]]:
+    """ReLU, then zero mean and unit variance of each channel over all samples.
+
+    Args:
+      x: images.
+      scale: factor of each channel, after the division by the standard deviation.
+      bias: offset of each channel.
+      mean: of an image over samples and space, on all devices.
+      epsilon: added to the variance.
+
+    Returns:
+      Image, and the mean and variance of each channel behind the ReLU, which pass on no
+      gradient.
+    """
+    return _batch_norm(x, scale, bias, mean, epsilon)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _batch_norm(
+    x: Array, scale: Array, bias: Array, mean: Mean, epsilon: float
+) -> tuple[Array, Array, Array]:
+    return _batch_forward(x, scale, bias, mean, epsilon)[0]
+
+
+def _batch_forward(
+    x: Array, scale: Array, bias: Array, mean: Mean, epsilon: float
+) -> tuple[tuple[Array, Array, Array], tuple]:
+    first = checkpoint_name(mean(jax.nn.relu(x)), "moments")
+    centred = jax.nn.relu(x) - _row(first, x.ndim)
+    second = checkpoint_name(mean(jnp.square(centred)), "moments")
+    factor = lax.rsqrt(second + epsilon) * scale
+    y = centred * _row(factor, x.ndim) + _row(bias, x.ndim)
+    return (y, first, second), (x, first, second, scale)
+
+
+def _batch_backward(
+    mean: Mean, epsilon: float, saved: tuple, grads: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array]:
+    x, first, second, scale = saved
+    y_grads = grads[0]
+    rate = lax.rsqrt(second + epsilon)
+    normal = (jax.nn.relu(x) - _row(first, x.ndim)) * _row(rate, x.ndim)
+    axes = tuple(range(x.ndim - 1))
+    constant, linear = mean(y_grads), mean(y_grads * normal)
+    passed = y_grads - _row(constant, x.ndim) - normal * _row(linear, x.ndim)
+    x_grads = jnp.where(x > 0, passed * _row(rate * scale, x.ndim), 0)
+    return x_grads, (y_grads * normal).sum(axes), y_grads.sum(axes)
+
+
+_batch_norm.defvjp(_batch_forward, _batch_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))

@@ -14,17 +14,19 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from bmjax.ops.groups import num_groups
 from bmjax.ops.schemes import Scheme
+from bmjax.typing import Size
 
 # Columns of one slab [bytes]: about the second-level caches of two cores.
 _SLAB_BYTES = 2_500_000
 
 
 def convolve(
-    x: Float[Array, "b z y x c"], kernel: Float[Array, "kz ky kx c f"], scheme: Scheme
-) -> Float[Array, "b z y x f"]:
-    """Convolution of odd kernel and stride 1, same size out."""
-    batch, depth, height, width, _ = x.shape
+    x: Float[Array, "b *s c"], kernel: Float[Array, "kz ky kx c f"], scheme: Scheme
+) -> Float[Array, "b *s f"]:
+    """Convolution of odd kernel and stride 1, same size out; planes have no depth."""
+    batch, depth, height, width = _grid(x)
     num_offsets, num_out = kernel.shape[0], kernel.shape[-1]
     reach = num_offsets // 2
     num_rows = _num_rows(x, scheme)
@@ -33,8 +35,10 @@ def convolve(
     zeros = jnp.zeros(shape, x.dtype)
 
     def put(out: Array, sums: Array, z: Array | int, y: Array) -> Array:
-        rows = scheme.rows(sums)[:, None]  # b 1 y x f
-        return lax.dynamic_update_slice(out, rows, (0, z, y, 0, 0))
+        rows = scheme.rows(sums)  # b y x f
+        if x.ndim == 4:
+            return lax.dynamic_update_slice(out, rows, (0, y, 0, 0))
+        return lax.dynamic_update_slice(out, rows[:, None], (0, z, y, 0, 0))
 
     def convolve_rows(block: Array, out: Array) -> Array:
         y = block * num_rows
@@ -65,14 +69,14 @@ def convolve(
 
 
 def kernel_gradient(
-    x: Float[Array, "b z y x c"], grads: Float[Array, "b z y x f"], scheme: Scheme
+    x: Float[Array, "b *s c"], grads: Float[Array, "b *s f"], scheme: Scheme
 ) -> Float[Array, "kz ky kx c f"]:
     """Gradient of `sum(convolve(x, kernel) * grads)` with respect to the kernel."""
-    batch, depth, height, width, _ = x.shape
+    batch, depth, height, _ = _grid(x)
     num_offsets = scheme.kernel_size[0]
     reach = num_offsets // 2
     num_rows = _num_rows(x, scheme)
-    num_voxels = num_rows // scheme.tile * width
+    groups = num_groups(batch)
 
     def products(i: Array) -> Float[Array, "p b n m"]:
         y, z = i // depth * num_rows, i % depth
@@ -85,12 +89,12 @@ def kernel_gradient(
             spread.append(scheme.spread(jnp.where(is_inside, rows, 0)))
         joined = jnp.concatenate(spread, -1)
         left, right = (
-            a.reshape(scheme.num_products, batch, num_voxels, -1)
+            a.reshape(scheme.num_products, groups, -1, a.shape[-1])
             for a in (columns, joined)
         )
         return lax.dot_general(left, right, (((2,), (2,)), ((0, 1), (0, 1))))
 
-    # Samples are summed last: a sharded batch is then reduced once, and in small.
+    # Groups are summed last: a sharded batch is then reduced once, and in small.
     zeros = jnp.zeros(jax.eval_shape(products, 0).shape, x.dtype)
     num_slabs = height // num_rows * depth
     sums = lax.fori_loop(0, num_slabs, lambda i, sums: sums + products(i), zeros)
@@ -132,15 +136,23 @@ def _kernel(
 
 def _num_rows(x: Array, scheme: Scheme) -> int:
     """Rows of a slab: the most that divide the height and keep its columns in cache."""
-    batch, _, height, width, channels = x.shape
+    batch, _, height, width = _grid(x)
     copies = scheme.num_products * scheme.taps[1] * scheme.taps[2] / scheme.tile
-    row_bytes = batch * width * channels * copies * x.dtype.itemsize
+    row_bytes = batch * width * x.shape[-1] * copies * x.dtype.itemsize
     legal = [n for n in range(scheme.tile, height + 1, scheme.tile) if height % n == 0]
     return max([n for n in legal if n * row_bytes <= _SLAB_BYTES], default=legal[0])
 
 
+def _grid(x: Array) -> Size:
+    """Batch, depth, height, width."""
+    batch, *space = x.shape[:-1]
+    return (batch, *(1,) * (3 - len(space)), *space)
+
+
 def _rows(x: Array, z: Array, y: Array, num_rows: int) -> Array:
-    batch, _, _, width, channels = x.shape
+    batch, *_, width, channels = x.shape
+    if x.ndim == 4:
+        return lax.dynamic_slice(x, (0, y, 0, 0), (batch, num_rows, width, channels))
     size = (batch, 1, num_rows, width, channels)
     return lax.dynamic_slice(x, (0, z, y, 0, 0), size)[:, 0]
 
@@ -149,7 +161,7 @@ def _rows_with_margins(
     x: Array, z: Array, y: Array, num_rows: int, scheme: Scheme
 ) -> Array:
     """Rows y ... y + num_rows of slice z with the margins that the kernel reaches."""
-    height = x.shape[2]
+    height = x.shape[-3]
     _, reach_y, reach_x = (size // 2 for size in scheme.kernel_size)
     rows = [_rows(x, z, y, num_rows)]
     if num_rows < height:

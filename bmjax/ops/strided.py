@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from bmjax.ops.groups import num_groups
 from bmjax.typing import Size
 
 # Columns of one block [bytes]: about the second-level caches of two cores.
@@ -52,6 +53,7 @@ def kernel_gradient(
     batch, depth, height, width, num_out = grads.shape
     channels = x.shape[-1]
     num_rows = _num_rows(x, (height, width), kernel_size)
+    groups = num_groups(batch)
 
     def add_rows(i: Array, total: Array) -> Array:
         z, y = i % depth, i // depth * num_rows
@@ -59,14 +61,14 @@ def kernel_gradient(
         size = (batch, 1, num_rows, width, num_out)
         rows = lax.dynamic_slice(grads, (0, z, y, 0, 0), size)
         return total + lax.dot_general(
-            columns.reshape(batch, num_rows * width, -1),
-            rows.reshape(batch, num_rows * width, -1),
+            columns.reshape(groups, -1, columns.shape[-1]),
+            rows.reshape(groups, -1, num_out),
             (((1,), (1,)), ((0,), (0,))),
         )
 
-    # Sums stay apart by sample: a sharded batch is then reduced once, after the loop.
+    # Sums stay apart by group: a sharded batch is then reduced once, after the loop.
     num_columns = kernel_size[0] * kernel_size[1] * kernel_size[2] * channels
-    total = jnp.zeros((batch, num_columns, num_out), x.dtype)
+    total = jnp.zeros((groups, num_columns, num_out), x.dtype)
     total = lax.fori_loop(0, depth * (height // num_rows), add_rows, total)
     return total.sum(0).reshape(*kernel_size, channels, num_out)
 

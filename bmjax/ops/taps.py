@@ -13,6 +13,7 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jaxtyping import Float
 
+from bmjax.ops.groups import num_groups
 from bmjax.ops.schemes import Scheme
 from bmjax.typing import Size
 
@@ -61,7 +62,8 @@ def kernel_gradient(
     """Gradient of `sum(convolve(x, kernel) * grads)` with respect to the kernel."""
     mixed = scheme.mix(_padded(x, scheme))  # p b z t x c
     spread = scheme.spread(grads)  # p b z t x f
-    flat = spread.reshape(*spread.shape[:2], -1, spread.shape[-1])
+    groups = num_groups(x.shape[0])
+    flat = spread.reshape(len(spread), groups, -1, spread.shape[-1])
     space = _products_size(grads, scheme)
 
     def put(i: Array, out: Array) -> Array:
@@ -74,7 +76,7 @@ def kernel_gradient(
     shape = (num_taps, *flat.shape[:2], x.shape[-1], grads.shape[-1])
     out = lax.fori_loop(0, num_taps, put, jnp.zeros(shape, x.dtype))  # n p b c f
     matrices = out.reshape(*scheme.taps, *out.shape[1:]).transpose(4, 3, 0, 1, 2, 5, 6)
-    # Samples are summed last: a sharded batch is then reduced once, and in small.
+    # Groups are summed last: a sharded batch is then reduced once, and in small.
     return jax.vmap(scheme.unmix_kernel)(matrices).sum(0)
 
 

@@ -1,4 +1,4 @@
-"""Transposed convolution as one product and a rearrangement of its columns."""
+"""Convolutions that enlarge: one on the coarse grid, and a rearrangement behind it."""
 
 from jax import Array
 from jax import numpy as jnp
@@ -58,3 +58,27 @@ def overlapping_transposed_convolution(
         kernel = jnp.moveaxis(pair, (0, 1), (axis, kernel.ndim))
     taps = jnp.moveaxis(kernel, num_axes + 1, -1).reshape(*(3,) * num_axes, num_in, -1)
     return depth_to_space(convolution(x, taps), factors=factors)
+
+
+def upsampled_convolution(
+    x: Float[Array, "b *s c"], kernel: Float[Array, "*k c f"]
+) -> Float[Array, "b *o f"]:
+    """Convolution, kernel 3, of images enlarged to twice their size by repetition.
+
+    Two of three neighbours on the fine grid are the same voxel of the coarse one, so
+    this is a convolution of the coarse image whose output channels are the voxels of a
+    stride: nothing is enlarged but the result.
+    """
+    num_axes = kernel.ndim - 2
+    for axis in range(num_axes):
+        first, middle, last = jnp.moveaxis(kernel, axis, 0)
+        none = jnp.zeros_like(first)
+        places = [
+            jnp.stack([first, middle + last, none]),
+            jnp.stack([none, first + middle, last]),
+        ]
+        # the tap where it was, the place within a stride last
+        kernel = jnp.moveaxis(jnp.stack(places), (0, 1), (-1, axis))
+    kernel = jnp.moveaxis(kernel, num_axes + 1, -1)  # *k c *places f
+    kernel = kernel.reshape(*kernel.shape[: num_axes + 1], -1)
+    return depth_to_space(convolution(x, kernel), factors=(2,) * num_axes)

@@ -20,7 +20,7 @@ Regions = tuple[tuple[str, tuple[int, ...]], ...]
 Batch = Mapping[str, Array]
 
 # What the backward pass finds as it was; the rest it computes again from these.
-_KEPT = jax.checkpoint_policies.save_only_these_names("conv", "moments")
+_KEPT = jax.checkpoint_policies.save_only_these_names("conv", "moments", "mask")
 
 
 def make_train_step(

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bmjax import models
+from bmjax import models, ops
+from bmjax.models import layers
 
 CUBE, TWO = (3, 3, 3), (2, 2, 2)
 BRATS = {
@@ -159,3 +160,25 @@ def test_nets_of_the_2d_study_give_one_full_size_output(kind):
     (logits,) = jax.eval_shape(model.apply, variables, image)
     assert logits.shape == (1, 64, 64, 4)
     assert json.dumps(sorted(variables)) == '["batch_stats", "params"]'
+
+
+@pytest.mark.parametrize("has_skip", [True, False])
+def test_an_upsampling_convolution_is_one_of_the_enlarged_and_joined_image(
+    key, has_skip
+):
+    x, skip = (
+        jax.random.normal(key, (2, 4, 6, 3)),
+        jax.random.normal(key, (2, 8, 12, 2)),
+    )
+    joined = ops.upsample_nearest(x, factors=(2, 2))
+    if has_skip:
+        joined = jnp.concatenate([joined, skip], -1)
+    plain = layers.Conv(5, (3, 3))
+    variables = plain.init(key, joined)
+    expected = plain.apply(variables, joined)
+    given = (x, skip) if has_skip else (x,)
+    ours = layers.UpsamplingConv(5)
+    assert jax.tree.map(jnp.shape, ours.init(key, *given)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    np.testing.assert_allclose(ours.apply(variables, *given), expected, atol=1e-5)

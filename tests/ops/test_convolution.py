@@ -197,15 +197,19 @@ def test_other_platforms_get_plain_convolutions_and_no_loops(model, platform):
     assert "stablehlo.while" not in text
 
 
+@pytest.mark.parametrize("is_mesh_set", [False, True])
 @pytest.mark.parametrize("algorithm", ["slabs", "taps by Winograd"])
-def test_a_sharded_batch_is_not_gathered_and_changes_no_number(algorithm):
+def test_a_sharded_batch_is_not_gathered_and_changes_no_number(algorithm, is_mesh_set):
     devices = np.array(jax.devices())
     assert devices.size == 8
-    sharding = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
+    mesh = Mesh(devices, ("data",))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    known = mesh.abstract_mesh if is_mesh_set else jax.sharding.get_abstract_mesh()
     sizes = [((4, 8, 8), (1, 1, 1)), ((4, 8, 8), (2, 2, 2)), ((3, 5, 5), (1, 1, 1))]
-    with using(algorithm):
+    sizes += [((8, 8), (1, 1))]
+    with using(algorithm), jax.sharding.use_abstract_mesh(known):
         for size, strides in sizes:
-            arrays = draw(size, (3, 3, 3), strides, 4, 4, batch=16)
+            arrays = draw(size, (3,) * len(size), strides, 4, 4, batch=16)
             x, kernel, grads = arrays
 
             @jax.jit

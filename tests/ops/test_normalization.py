@@ -67,3 +67,37 @@ def test_a_constant_image_gives_the_bias_and_finite_gradients():
     out, vjp = jax.vjp(ops.instance_norm, x, scale, bias)
     np.testing.assert_allclose(out, jnp.broadcast_to(bias, out.shape))
     assert all(np.isfinite(leaf).all() for leaf in vjp(jnp.ones_like(out)))
+
+
+def rectified_definition(x, scale, bias):
+    y = jnp.maximum(x, 0)
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = y.mean(axes, keepdims=True), y.var(axes, keepdims=True)
+    scale, bias = (a.reshape(mean.shape) for a in (scale, bias))
+    y = (y - mean) / jnp.sqrt(variance + 1e-3) * scale + bias
+    return y, mean.ravel(), variance.ravel()
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (2, 3, 4, 5, 2)])
+def test_batch_norm_has_the_values_and_gradients_of_its_definition(shape):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(2 * rng.standard_normal(shape) + 1)
+        scale, bias = jnp.asarray(rng.standard_normal((2, shape[-1])))
+        grads = jnp.asarray(rng.standard_normal(shape))
+
+        def ours(x, scale, bias):
+            axes = tuple(range(x.ndim - 1))
+            return ops.batch_norm(x, scale, bias, mean=lambda a: a.mean(axes))
+
+        found, vjp = jax.vjp(lambda *a: ours(*a)[0], x, scale, bias)
+        wanted, their_vjp = jax.vjp(
+            lambda *a: rectified_definition(*a)[0], x, scale, bias
+        )
+        pairs = zip(
+            (found, *ours(x, scale, bias)[1:], *vjp(grads)),
+            (wanted, *rectified_definition(x, scale, bias)[1:], *their_vjp(grads)),
+            strict=True,
+        )
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
