@@ -15,10 +15,10 @@ from bmjax import ops
 from bmjax.models.blocks import Heads, check_divisible
 from bmjax.models.initializers import glorot_uniform
 from bmjax.models.layers import (
-    BatchNorm,
     Conv,
     Dropout,
     OverlappingTransposedConv,
+    ReluBatchNorm,
     UpsamplingConv,
 )
 from bmjax.typing import Image, Logits, Size
@@ -210,7 +210,6 @@ class _ConvPair(nn.Module):
     features: int
     axis_name: str | None
     dtype: str | None
-
     is_upsampling: bool = False
 
     @nn.compact
@@ -227,7 +226,9 @@ class _ConvPair(nn.Module):
                 x = UpsamplingConv(self.features, name="conv_0", **options)(x, skip)
             else:
                 x = Conv(self.features, size, name=f"conv_{i}", **options)(x)
-            x = BatchNorm(axis_name=self.axis_name, name=f"norm_{i}")(x, is_training)
+            x = ReluBatchNorm(axis_name=self.axis_name, name=f"norm_{i}")(
+                x, is_training
+            )
         return x
 
 

@@ -200,7 +200,7 @@ class GroupNorm(nn.Module):
         return y.astype(x.dtype) if wide.dtype != x.dtype else y
 
 
-class BatchNorm(nn.Module):
+class ReluBatchNorm(nn.Module):
     """ReLU, then batch norm; its running moments in the collection `batch_stats`.
 
     Attributes:
@@ -229,7 +229,7 @@ class BatchNorm(nn.Module):
                 axes=tuple(range(x.ndim - 1)),
                 axis_name=self.axis_name,
             )
-            y, first, second = ops.batch_norm(
+            y, first, second = ops.relu_batch_norm(
                 wide, scale, bias, mean=mean, epsilon=self.epsilon
             )
             if not self.is_initializing():

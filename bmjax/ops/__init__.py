@@ -2,7 +2,12 @@
 
 from bmjax.ops.components import connected_components
 from bmjax.ops.convolution import convolution
-from bmjax.ops.normalization import batch_norm, group_norm, instance_norm, normalize
+from bmjax.ops.normalization import (
+    group_norm,
+    instance_norm,
+    normalize,
+    relu_batch_norm,
+)
 from bmjax.ops.pooling import average_pool, max_pool
 from bmjax.ops.resample import upsample_linear, upsample_nearest
 from bmjax.ops.transposed import (
@@ -14,7 +19,6 @@ from bmjax.ops.transposed import (
 
 __all__ = [
     "average_pool",
-    "batch_norm",
     "connected_components",
     "convolution",
     "depth_to_space",
@@ -23,6 +27,7 @@ __all__ = [
     "max_pool",
     "normalize",
     "overlapping_transposed_convolution",
+    "relu_batch_norm",
     "transposed_convolution",
     "upsample_linear",
     "upsample_nearest",

@@ -72,7 +72,7 @@ def group_norm(
     return _norm(x, scale, bias, num_groups, epsilon, slope)
 
 
-def batch_norm(
+def relu_batch_norm(
     x: Float[Array, "b *s c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
@@ -93,11 +93,11 @@ def batch_norm(
       Image, and the mean and variance of each channel behind the ReLU, which pass on no
       gradient.
     """
-    return _batch_norm(x, scale, bias, mean, epsilon)
+    return _relu_batch_norm(x, scale, bias, mean, epsilon)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _batch_norm(
+def _relu_batch_norm(
     x: Array, scale: Array, bias: Array, mean: Mean, epsilon: float
 ) -> tuple[Array, Array, Array]:
     return _batch_forward(x, scale, bias, mean, epsilon)[0]
@@ -128,7 +128,7 @@ def _batch_backward(
     return x_grads, (y_grads * normal).sum(axes), y_grads.sum(axes)
 
 
-_batch_norm.defvjp(_batch_forward, _batch_backward)
+_relu_batch_norm.defvjp(_batch_forward, _batch_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
