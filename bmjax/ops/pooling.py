@@ -27,11 +27,11 @@ def max_pool(x: Float[Array, "b *s c"], *, window: Size) -> Float[Array, "b *o c
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_pool(x: Array, window: Size) -> Array:
-    return _windows(x, window).max(_window_axes(window))
+    return _forward(x, window)[0]
 
 
 def _forward(x: Array, window: Size) -> tuple[Array, tuple[Array, Array]]:
-    y = _max_pool(x, window)
+    y = _windows(x, window).max(_window_axes(window))
     return y, (x, y)
 
 
