@@ -125,11 +125,13 @@ def _exam(exam: Exam, scratch: Path) -> Work:
     from jax.tree_util import Partial
 
     from benchmarks import programs
+    from bmjax.compilation import return_memory
     from bmjax.inference import SlidingWindow, predict_cases
     from bmjax.sharding import split_cpu
     from bmjax.transplant import write_torch
 
     split_cpu()
+    return_memory()
     case, run, facts = model_of(exam, scratch)
     if not (scratch / "model").exists():
         write_torch(scratch / "model", run)  # for the peer, with the same weights
@@ -162,10 +164,12 @@ def _volume(volume: Volume) -> Work:
     from jax.tree_util import Partial
 
     from benchmarks import programs
+    from bmjax.compilation import return_memory
     from bmjax.inference import SlidingWindow, sliding_logits, windows
     from bmjax.sharding import split_cpu
 
-    split_cpu()  # as `bmjax predict` does
+    split_cpu()  # as `bmjax predict` does, both
+    return_memory()
     forward, num_params, gflop = Partial(_first_channels), None, None
     count = windows.num_windows(volume.size, volume.window)
     passes = SlidingWindow(flips=volume.flips).num_mirrors(volume.window)

@@ -23,7 +23,7 @@ class Prepared:
     """A case as the network sees it.
 
     Attributes:
-      image: normalised channels on the plan's grid.
+      image: normalised channels on the plan's grid; in memory channel by channel.
       labels: on the same grid; None for a case without.
       geometry: the way back.
       warnings: what was odd, in words.
@@ -56,7 +56,8 @@ def preprocess(case: Case, plan: Plan) -> Prepared:
         new_size(cropped_size, spacing_mm=spacing_mm, new_spacing_mm=new_spacing_mm)
     )
     apart = thick_axis(spacing_mm, new_spacing_mm)
-    image = np.empty((*size, len(plan.channels)), np.float32)
+    # channel by channel, so that each takes the memory of the one read before
+    image = np.empty((len(plan.channels), *size), np.float32)
     brain = None
     if plan.use_mask_for_norm:
         brain = raw.brain
@@ -71,7 +72,7 @@ def preprocess(case: Case, plan: Plan) -> Prepared:
             foreground=plan.foreground[i] if plan.foreground else None,
         )
         channel = np.ascontiguousarray(channel.transpose(order))
-        image[..., i] = resample(channel, size, kind="cubic", apart=apart)
+        image[i] = resample(channel, size, kind="cubic", apart=apart)
     labels = None
     if raw.labels is not None:
         before = np.ascontiguousarray(raw.labels.transpose(order))
@@ -93,4 +94,5 @@ def preprocess(case: Case, plan: Plan) -> Prepared:
         spacing_mm=spacing_mm,
         new_spacing_mm=new_spacing_mm,
     )
+    image = np.moveaxis(image, 0, -1)
     return Prepared(image, labels, geometry, tuple(raw.warnings))

@@ -347,13 +347,13 @@ def _as_dtype(
     case: str, image: Float[np.ndarray, "z y x c"], dtype: Precision
 ) -> Float[np.ndarray, "z y x c"]:
     if dtype == "float32":
-        return image
+        return np.ascontiguousarray(image)
     largest = max(-image.min(), image.max())
     if largest > np.finfo(dtype).max:
         raise ValueError(
             f"{case}: a value of {largest:g} does not fit {dtype}; prepare as float32"
         )
-    return image.astype(dtype)
+    return image.astype(dtype, order="C")
 
 
 def _rows(

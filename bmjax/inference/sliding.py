@@ -116,12 +116,11 @@ def _slide(
     progress: Tick | None,
 ) -> Float[np.ndarray, "{num_apart} z y x {num_classes}"]:
     padded, inside = pad(image, window)
-    places = boxes(padded.shape[:3], window, settings)
+    places = tuple(boxes(padded.shape[:3], window, settings))
     is_once = settings.empty == "once"
     windows = alike(padded, places) if is_once else [[box] for box in places]
     weights = gaussian(window, settings.convention)
     total = np.zeros((num_apart, *padded.shape[:3], num_classes), np.float32)
-    norm = np.zeros((*padded.shape[:3], 1), np.float32)
     mesh = sharding.data_mesh(devices or jax.devices()[:1])
     num_together = settings.batch_size * mesh.devices.size
     network = forward if isinstance(forward, Partial) else Partial(forward)
@@ -138,7 +137,6 @@ def _slide(
         mesh=mesh,
     )
     shape = (1,) * (3 - len(window)) + window
-    own_norm = weights.reshape(*shape, 1)
 
     def add(batch: list[list[Box]], logits: Array) -> None:
         if logits.shape[-1] != num_classes:
@@ -149,7 +147,6 @@ def _slide(
             values = values.reshape(num_apart, *shape, num_classes)
             for box in same:
                 total[:, *box] += values
-                norm[box] += own_norm
 
     num_done, num_all = 0, sum(map(len, windows))
     waiting: tuple[list[list[Box]], Array] | None = None
@@ -168,8 +165,26 @@ def _slide(
             progress(num_done, num_all)
     if waiting is not None:
         add(*waiting)
-    total /= norm
+    _divide(total, places, weights.reshape(*shape, 1))
     return total[:, *inside]
+
+
+def _divide(
+    total: Float[np.ndarray, "f z y x k"],
+    places: Sequence[Box],
+    weights: Float[np.ndarray, "a b c 1"],
+) -> None:
+    """Divide sums by the weights of all windows over a voxel, some planes at a time."""
+    num_planes = max(len(weights), 16)
+    for start in range(0, total.shape[1], num_planes):
+        part = total[:, start : start + num_planes]
+        norm = np.zeros((*part.shape[1:4], 1), np.float32)
+        for z, y, x in places:
+            low, high = max(z.start, start), min(z.stop, start + len(norm))
+            if low < high:
+                own = weights[low - z.start : high - z.start]
+                norm[low - start : high - start, y, x] += own
+        part /= norm
 
 
 @partial(jax.jit, static_argnames=("num_folds", "num_mirrors", "is_apart", "mesh"))

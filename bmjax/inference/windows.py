@@ -4,7 +4,7 @@ nnU-Net spreads windows evenly from end to end; MONAI steps by a fixed distance 
 shifts the last window back. Both weight by a Gaussian of an eighth of a window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -141,7 +141,7 @@ def boxes(size: Size, window: Size, settings: SlidingWindow) -> Iterator[Box]:
 
 
 def alike(
-    volume: Float[np.ndarray, "z y x c"], places: Iterator[Box]
+    volume: Float[np.ndarray, "z y x c"], places: Iterable[Box]
 ) -> list[list[Box]]:
     """Windows gathered by content, where every channel of it is constant."""
     found: list[list[Box]] = []
