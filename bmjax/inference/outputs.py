@@ -28,8 +28,10 @@ class Outputs:
         `colours` a colour table for the label files.
       min_volume_mm3: predicted lesions below it are removed; 0 keeps all. It costs the
         metastases of that size.
-      smooth_mm: logits are smoothed by a Gaussian of this sigma; 0 leaves them. What it
-        does to scores was not measured.
+      smooth_mm: logits are smoothed by a Gaussian of this sigma; 0 leaves them. It
+        costs small lesions: with configs/real_2mm.py on three held-out cases, 15 of 24
+        enhancing ones were found without it, 12 at 1 mm and 6 at 2 mm (false positives
+        12, 5 and 0); mean Dice of WT +0.001 at both, of ET -0.006 and -0.031.
     """
 
     average: Average = "logits"
