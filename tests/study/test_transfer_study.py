@@ -245,17 +245,48 @@ def _kill_in(stage, command, workdir):
     assert json.loads(record.read_text())["state"] == "begun"
 
 
+_KILLED_AT_THE_END = """
+import os, signal, sys
+from bmjax import cli
+from bmjax.study import transfer_stages
+
+write = transfer_stages.{name}
+
+def write_and_die(*args, **kwargs):
+    write(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+transfer_stages.{name} = write_and_die
+cli.main()
+"""
+
+
+def _kill_at_the_end_of(stage, name, command, workdir):
+    """Let a stage of milliseconds write, and kill before the ledger says so."""
+    program = _KILLED_AT_THE_END.format(name=name)
+    words = [sys.executable, "-c", program, *command[3:]]
+    assert subprocess.run(words, stderr=subprocess.DEVNULL).returncode == -9
+    record = json.loads((workdir / "stages" / f"{stage}.json").read_text())
+    assert record["state"] == "begun"
+
+
 @pytest.mark.slow
 def test_the_whole_study_survives_kills_and_runs_from_one_command(cohorts, tmp_path):
     workdir = tmp_path / "study"
     command = _command(cohorts, workdir)
+    for stage in ("prepare/source", "pretrain/tiny_net/fold_0"):
+        _kill_in(stage, command, workdir)
+    name = "write_cross_validation"
+    _kill_at_the_end_of("crossvalidation", name, command, workdir)
     for stage in (
-        "prepare/source",
-        "pretrain/tiny_net/fold_0",
         "finetune/tiny_net/fold_1",
+        "scratch/tiny_net/fold_0",
+        "evaluate/tiny_net/finetune/fold_0",
         "predict/tiny_net/scratch/ensemble",
-        "statistics",
     ):
+        _kill_in(stage, command, workdir)
+    _kill_at_the_end_of("scores", "write_scores", command, workdir)
+    for stage in ("statistics", "report"):
         _kill_in(stage, command, workdir)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(workdir / "report.html")
