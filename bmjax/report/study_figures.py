@@ -15,6 +15,8 @@ from bmjax.report.style import INK, QUIET, SERIES, Theme
 
 Described = Mapping[str, float | int]
 Draw = Callable[[Sequence[Axes], Theme], None]
+_BAR_IN = 0.26  # of a bar with its count above it
+_LETTER_IN = 0.08  # of a legend
 
 
 def means_figure(
@@ -50,6 +52,7 @@ def means_figure(
     return _figure(
         draw,
         num_panels=len(regions),
+        size_in=(3.1 * len(regions) + 0.4, 3.1) if len(regions) > 1 else (5.0, 3.1),
         alt=f"{title} by region and model; bars are 95 % confidence intervals.",
         caption=f"Mean {title} over the test cases; bars: 95 % CI by Student's t.",
         stem=stem,
@@ -70,6 +73,10 @@ def missed_figure(
       stem: where to write it as .png and .pdf too, without the suffix.
     """
     sizes = list(dict.fromkeys(size for found in missed.values() for size in found))
+    num_bars = len(missed) * len(sizes)
+    width_in = max(5.0, 0.8 + _BAR_IN * num_bars)
+    longest_in = _LETTER_IN * max(map(len, missed), default=0) + 0.5
+    columns = max(1, min(3, int(width_in / longest_in)))
 
     def draw(axes: Sequence[Axes], theme: Theme) -> None:
         (axis,) = axes
@@ -95,11 +102,12 @@ def missed_figure(
         axis.set_ylim(0, 1.1)
         axis.set_ylabel("share of lesions missed")
         axis.set_title(f"{region} lesions missed, by equivalent diameter")
-        axis.figure.legend(loc="outside lower center", ncols=3)
+        axis.figure.legend(loc="outside lower center", ncols=columns)
 
     return _figure(
         draw,
         num_panels=1,
+        size_in=(width_in, 2.9 + 0.2 * -(-len(missed) // columns)),
         alt=f"Share of {region} lesions missed by each method, by size.",
         caption="Above each bar: lesions missed / lesions there.",
         stem=stem,
@@ -110,14 +118,14 @@ def _draw_means(
     axis: Axes, theme: Theme, series: Mapping[str, Mapping[str, Described]]
 ) -> None:
     models = list(dict.fromkeys(model for found in series.values() for model in found))
-    width = 0.7 / max(len(series), 1)
+    width = 0.5 / max(len(series), 1)
     for i, (name, found) in enumerate(series.items()):
         colour = SERIES[theme][i % len(SERIES[theme])]
         for j, model in enumerate(models):
             described = found.get(model)
             if described is None or described["mean"] != described["mean"]:
                 continue
-            x, mean = j - 0.35 + (i + 0.5) * width, described["mean"]
+            x, mean = j - 0.25 + (i + 0.5) * width, described["mean"]
             low, high = described["ci95_low"], described["ci95_high"]
             if low == low:
                 axis.plot([x, x], [low, high], color=colour, lw=1.4)
@@ -126,21 +134,30 @@ def _draw_means(
             axis.plot([x], [mean], "o", color=colour, ms=5.5, label=None)
             if j == 0:
                 axis.lines[-1].set_label(name)
+            is_left = i < len(series) // 2  # away from the bars of the other series
             axis.annotate(
                 f"{mean:.3f}" if mean < 1 else f"{mean:.2f}",
                 (x, mean),
-                xytext=(5, 0),
+                xytext=(-5 if is_left else 5, 0),
                 textcoords="offset points",
+                ha="right" if is_left else "left",
                 va="center",
                 fontsize=7,
                 color=INK[theme],
             )
-    axis.set_xticks(range(len(models)), models)
-    axis.set_xlim(-0.5, len(models) - 0.4)
+    names = [model.replace("_", "\n") if len(model) > 11 else model for model in models]
+    axis.set_xticks(range(len(models)), names)
+    axis.set_xlim(-0.6, len(models) - 0.4)
 
 
 def _figure(
-    draw: Draw, *, num_panels: int, alt: str, caption: str, stem: Path | None
+    draw: Draw,
+    *,
+    num_panels: int,
+    size_in: tuple[float, float],
+    alt: str,
+    caption: str,
+    stem: Path | None,
 ) -> page.Figure:
     def draw_all(figure: matplotlib.figure.Figure, theme: Theme) -> None:
         axes = figure.subplots(1, num_panels, sharey=num_panels > 1, squeeze=False)
@@ -151,7 +168,7 @@ def _figure(
         name="" if stem is None else stem.name,
         alt=alt,
         caption=caption,
-        size_in=(3.1 * num_panels + 0.4, 3.1) if num_panels > 1 else (5.0, 3.1),
+        size_in=size_in,
     )
     if stem is not None:
         found.write(stem.parent)
