@@ -118,14 +118,14 @@ def _draw_means(
     axis: Axes, theme: Theme, series: Mapping[str, Mapping[str, Described]]
 ) -> None:
     models = list(dict.fromkeys(model for found in series.values() for model in found))
-    width = 0.5 / max(len(series), 1)
+    width = 0.4 / max(len(series), 1)
     for i, (name, found) in enumerate(series.items()):
         colour = SERIES[theme][i % len(SERIES[theme])]
         for j, model in enumerate(models):
             described = found.get(model)
             if described is None or described["mean"] != described["mean"]:
                 continue
-            x, mean = j - 0.25 + (i + 0.5) * width, described["mean"]
+            x, mean = j - 0.2 + (i + 0.5) * width, described["mean"]
             low, high = described["ci95_low"], described["ci95_high"]
             if low == low:
                 axis.plot([x, x], [low, high], color=colour, lw=1.4)
@@ -136,7 +136,7 @@ def _draw_means(
                 axis.lines[-1].set_label(name)
             is_left = i < len(series) // 2  # away from the bars of the other series
             axis.annotate(
-                f"{mean:.3f}" if mean < 1 else f"{mean:.2f}",
+                f"{mean:.3f}" if mean < 1 else f"{mean:.1f}",
                 (x, mean),
                 xytext=(-5 if is_left else 5, 0),
                 textcoords="offset points",
