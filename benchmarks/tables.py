@@ -75,6 +75,7 @@ def write_plots(found: Sequence[Row], folder: Path) -> list[Path]:
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "bmjax"  # same rows, same bytes
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     written = []
     for device, by_bench in newest(found).items():
@@ -94,13 +95,14 @@ def write_plots(found: Sequence[Row], folder: Path) -> list[Path]:
                 axes.set_xlabel("our time / the peer's best (left of 1: we are faster)")
                 axes.tick_params(axis="y", labelsize=6)
                 axes.margins(y=0.01)
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             else:
                 for name, xy in series.items():
                     axes.plot(*np.transpose(xy), marker="o", label=name)
                 axes.set(yscale="log", xlabel="size", ylabel="training step [ms]")
                 axes.legend()
             axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter("{x:.2g}" if kind == "ratio" else "")
+            axes.xaxis.set_minor_formatter("")
             axes.set_title(device, fontsize=8)
             folder.mkdir(parents=True, exist_ok=True)
             written.append(folder / f"{rows.slug(device)}-{kind}.svg")

@@ -32,5 +32,5 @@ def experiment() -> Experiment:
             ),
         ),
         optimizer=Optimizer(name="adam", peak_lr=1e-3, num_steps=1250, ema_decay=0.99),
-        fit=Fit(validate_every=625, num_val_batches=6, checkpoint_every=625),
+        fit=Fit(validate_every=575, num_val_batches=6, checkpoint_every=575),
     )

@@ -246,7 +246,7 @@ def _kill_in(stage, command, workdir):
 
 
 _KILLED_AT_THE_END = """
-import os, signal, sys
+import os, signal
 from bmjax import cli
 from bmjax.study import transfer_stages
 
@@ -265,7 +265,8 @@ def _kill_at_the_end_of(stage, name, command, workdir):
     """Let a stage of milliseconds write, and kill before the ledger says so."""
     program = _KILLED_AT_THE_END.format(name=name)
     words = [sys.executable, "-c", program, *command[3:]]
-    assert subprocess.run(words, stderr=subprocess.DEVNULL).returncode == -9
+    code = subprocess.run(words, stderr=subprocess.DEVNULL).returncode
+    assert code == -signal.SIGKILL
     record = json.loads((workdir / "stages" / f"{stage}.json").read_text())
     assert record["state"] == "begun"
 
