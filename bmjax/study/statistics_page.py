@@ -108,6 +108,8 @@ def figures(scores: Scores, folder: Path, out: Path) -> tuple[Block, ...]:
         )
         for region, lost in read_missed(folder, scores).items()
     )
+    if len(scores.methods) > 3:  # their bars need the whole width
+        return (*made, *missed)
     return (*made, Grid(blocks=missed)) if missed else tuple(made)
 
 
