@@ -21,6 +21,7 @@ _DOORS = {
     "plan": "preparation",
     "prepare": "preparation",
     "train": "workflow",
+    "train_folds": "workflow",
     "preview": "workflow",
     "predict": "prediction",
     "explain": "explanation",

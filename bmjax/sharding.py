@@ -227,7 +227,7 @@ def parallelise(
         on_mesh,
         donate_argnums=0,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
-        compiler_options=_compiler_options(mesh, is_deterministic),
+        compiler_options=compiler_options(mesh, is_deterministic),
     )
 
 
@@ -238,11 +238,12 @@ def compile_for(
     return jax.jit(
         function,
         out_shardings=NamedSharding(mesh, PartitionSpec()),
-        compiler_options=_compiler_options(mesh, is_deterministic),
+        compiler_options=compiler_options(mesh, is_deterministic),
     )
 
 
-def _compiler_options(mesh: Mesh, is_deterministic: bool) -> dict[str, Any] | None:
+def compiler_options(mesh: Mesh, is_deterministic: bool) -> dict[str, Any] | None:
+    """What XLA is told on the devices of the mesh."""
     if is_cpu(mesh):
         return _CPU_OPTIONS  # whose algorithms are deterministic anyway
     return _DETERMINISTIC_OPTIONS if is_deterministic else None

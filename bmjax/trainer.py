@@ -1,44 +1,42 @@
-"""One training: from a resolved experiment to the last checkpoint of its run."""
+"""From resolved experiments to the last checkpoints of one run, or of several folds."""
 
-import dataclasses
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 
 from bmjax import processes, report, sharding
-from bmjax.checkpoint import Checkpoints
+from bmjax.beginning import Assignment, Begun, begin, num_devices_for
 from bmjax.data.splits import Split
 from bmjax.data.store import Store
 from bmjax.experiment import Experiment
 from bmjax.feeding import patch_stream, placing
+from bmjax.fold_mesh import SideBySide, fold_mesh, rows
 from bmjax.planning import Plan
-from bmjax.run_cost import run_cost
-from bmjax.runs import begun_with, write_whole
 from bmjax.sharding import Parallel
 from bmjax.surgery import GraftReport
 from bmjax.training import (
+    Learner,
     Progress,
     RunLog,
     Stop,
-    TrainingBar,
+    TrainingBars,
     TrainState,
     fit,
-    from_items,
-    initial_state,
     make_train_step,
     make_validation_step,
     to_items,
     validation,
 )
+from bmjax.training.loop import Alone, Seating
 from bmjax.training.profile import profiled
-from bmjax.transplant import Origin, transplant
+from bmjax.transplant import Origin
 from bmjax.volumes import volume_dice
 
 
@@ -76,22 +74,18 @@ class Outcome:
 
 
 def train_run(
-    run: Path,
-    experiment: Experiment,
+    assignment: Assignment,
     *,
     plan: Plan,
-    split: Split,
     origin: Origin | None,
     means: Means,
     console: Console,
 ) -> Outcome:
-    """Begin or go on with a run, in a folder that is opened for it.
+    """Begin or go on with a run.
 
     Args:
-      run: run folder.
-      experiment: resolved.
+      assignment: what to train.
       plan: of its store.
-      split: cases to train and to validate on.
       origin: where the first parameters come from; drawn if None.
       means: devices and the like.
       console: where progress is shown.
@@ -101,218 +95,162 @@ def train_run(
       NonFiniteLossError: the loss became NaN or infinite.
       PeerLostError: another process is gone.
     """
-    spec = experiment.optimizer
-    mesh = sharding.data_mesh(_devices(run, experiment, means, console))
-    optimizer = spec.transformation()
-    checkpoints = Checkpoints(run / "checkpoints", keep_last=experiment.fit.keep_last)
-    variables, grafted = _begin(run, experiment, plan, origin, checkpoints, console)
-    state = initial_state(variables, optimizer, ema_decay=spec.ema_decay)
-    state, progress = _resumed(checkpoints, state)
-    start, total = int(state.step), spec.total_steps
-    if len(set(processes.all_values(start))) > 1:
-        raise ValueError(
-            f"{run}: its processes do not see the same checkpoints; put the run folder "
-            "on a disk that all of them share"
-        )
-    state = sharding.replicate(state, mesh)
-    stream = patch_stream(
-        experiment, split.train, "train", total, start=progress.next_batch
-    )
-    if start < total:
-        devices = list(mesh.devices.flat)
-        cost = run_cost(
-            run,
-            experiment,
-            plan,
+    run, experiment = assignment.run, assignment.experiment
+    wanted = num_devices_for(run, means.num_devices)
+    mesh = sharding.data_mesh(sharding.devices_for(_batch_part(experiment), wanted))
+    begun = begin(assignment, plan=plan, origin=origin, mesh=mesh, console=console)
+    train_step = _train_step(run, experiment, plan, mesh, means)
+    return _train(begun.state, [begun], train_step, plan, means, console, Alone())[0]
+
+
+def train_folds(
+    assignments: Sequence[Assignment],
+    *,
+    plan: Plan,
+    origin: Origin | None,
+    means: Means,
+    console: Console,
+) -> list[Outcome]:
+    """Begin or go on with the runs of several folds, side by side on their devices.
+
+    Args:
+      assignments: what to train; the experiments differ in their fold alone.
+      plan: of their store.
+      origin: where the first parameters of each come from; drawn if None.
+      means: devices of all together, and the like.
+      console: where progress is shown.
+
+    Raises:
+      ValueError: there are too few devices; a run cannot be gone on with.
+      NonFiniteLossError: the loss of a fold became NaN or infinite; the others went on.
+    """
+    experiment, count = assignments[0].experiment, len(assignments)
+    wanted = means.num_devices
+    if wanted is None:
+        before = num_devices_for(assignments[0].run, None) or 0
+        is_here = 0 < before * count <= len(jax.devices())
+        wanted = before * count if is_here else None
+    mesh = fold_mesh(count, _batch_part(experiment), wanted)
+    begun = [
+        begin(each, plan=plan, origin=origin, mesh=row, console=console)
+        for each, row in zip(assignments, rows(mesh), strict=True)
+    ]
+    folds = SideBySide(mesh, begun[0].state)
+    step = _step(experiment, plan, mesh, experiment.augment)
+    train_step = folds.parallelise(step, is_deterministic=means.is_deterministic)
+    state = folds.stack([each.state for each in begun])
+    return _train(state, begun, train_step, plan, means, console, folds)
+
+
+def _train(
+    state: Any,
+    begun: Sequence[Begun],
+    train_step: Callable[..., Any],
+    plan: Plan,
+    means: Means,
+    console: Console,
+    seating: Seating,
+) -> list[Outcome]:
+    """The loop over runs that are ready, within their logs and bars."""
+    with ExitStack() as stack:
+        bars = stack.enter_context(TrainingBars(console))
+        stop = stack.enter_context(Stop().watch())
+        stack.enter_context(processes.loss_explained())
+        learners = [_learner(each, plan, means, bars, stack) for each in begun]
+        final = fit(
             state,
-            num_saved=checkpoints.count(),
-            devices=devices,
+            learners,
+            train_step=train_step,
+            stop=stop,
+            seating=seating,
+            agree=_agreement(begun[0].assignment.experiment.fit.log_every),
         )
-        console.print(f"{run.name}: {cost}", soft_wrap=True)
-        console.print(
-            f"{run.name}: {len(devices)} devices in {jax.process_count()} "
-            f"processes, {devices[0].platform}; at most "
-            f"{stream.prepared_bytes / 2**20:.0f} MiB of batches are prepared ahead in "
-            "each"
-        )
-        if not report.can_draw():
-            console.print("progress.png needs matplotlib: pip install 'bmjax[report]'")
+    return [
+        _ended(each, int(one.step), console)
+        for each, one in zip(begun, final, strict=True)
+    ]
+
+
+def _learner(
+    begun: Begun, plan: Plan, means: Means, bars: TrainingBars, stack: ExitStack
+) -> Learner:
+    """A run as the loop sees it; what it opens is closed with the stack."""
+    run, experiment = begun.assignment.run, begun.assignment.experiment
+    split, spec = begun.assignment.split, experiment.optimizer
+    is_silent = not processes.is_first()
+    log = stack.enter_context(RunLog(run, start=begun.start, is_silent=is_silent))
+    show = bars.add(run.name, total=spec.total_steps, start=begun.start)
 
     def save(state: TrainState, progress: Progress) -> None:
         if processes.is_first():
             saved, rest = to_items(state)
-            checkpoints.save(
+            begun.checkpoints.save(
                 int(state.step),
                 variables=saved,
                 optimizer=rest,
-                meta=dataclasses.asdict(progress),
+                meta=asdict(progress),
                 score=progress.score,
             )
 
-    bar = TrainingBar(console, total=total, start=start, title=run.name)
-    with (
-        RunLog(run, start=start, is_silent=not processes.is_first()) as log,
-        bar,
-        Stop().watch() as stop,
-        processes.loss_explained(),
-    ):
+    def emit(record: dict[str, Any]) -> None:
+        log.write(record)
+        show(record)
+        if record["kind"] == "val" and processes.is_first():
+            _draw(run)
 
-        def emit(record: dict[str, Any]) -> None:
-            log.write(record)
-            bar.update(record)
-            if record["kind"] == "val" and processes.is_first():
-                _draw(run)
+    return Learner(
+        start=begun.start,
+        batches=begun.stream,
+        batch_size=experiment.data.batch_size or 1,
+        put=placing(experiment, begun.mesh, parallel=means.parallel),
+        settings=experiment.fit,
+        optimizer=spec,
+        validate=_validation(experiment, plan, split, begun.mesh, means, log),
+        save=save,
+        emit=emit,
+        report_failure=lambda step, batch: _keep_failure(run, step, batch, split),
+        progress=begun.progress,
+    )
 
-        state = fit(
-            state,
-            stream,
-            settings=experiment.fit,
-            optimizer=spec,
-            train_step=_train_step(run, experiment, plan, optimizer, mesh, means),
-            validate=_validation(experiment, plan, split, mesh, means, log),
-            put=placing(experiment, mesh, parallel=means.parallel),
-            save=save,
-            emit=emit,
-            report_failure=lambda step, batch: _keep_failure(run, step, batch, split),
-            stop=stop,
-            progress=progress,
-            batch_size=experiment.data.batch_size or 1,
-            agree=_agreement(experiment.fit.log_every),
-        )
-    stream.close()
-    checkpoints.close()
-    step = int(state.step)
-    is_over = progress.stopping.is_out(experiment.fit.stop_patience)
+
+def _ended(begun: Begun, step: int, console: Console) -> Outcome:
+    """Close what a run had open, and say how far it came."""
+    begun.stream.close()
+    begun.checkpoints.close()
+    run, experiment = begun.assignment.run, begun.assignment.experiment
+    total, patience = experiment.optimizer.total_steps, experiment.fit.stop_patience
+    is_over = begun.progress.stopping.is_out(patience)
     if is_over and step < total:
         console.print(
             f"{run.name}: ended early at step {step}: fit.monitor, the validation "
-            f"{experiment.fit.monitor}, was no better for "
-            f"{experiment.fit.stop_patience} looks"
+            f"{experiment.fit.monitor}, was no better for {patience} looks"
         )
-    return Outcome(step, step >= total or is_over, grafted)
+    return Outcome(step, step >= total or is_over, begun.grafted)
 
 
-def _devices(
-    run: Path, experiment: Experiment, means: Means, console: Console
-) -> list[Any]:
-    """Those asked for, or as many as the run began with, if there are so many."""
-    spec, begun = experiment.optimizer, begun_with(run)
-    wanted, batch_size = means.num_devices, experiment.data.batch_size or 1
-    if batch_size % spec.accumulate:
+def _batch_part(experiment: Experiment) -> int:
+    """Samples that pass through the network together, over all devices of a run."""
+    batch_size, num_parts = (
+        experiment.data.batch_size or 1,
+        experiment.optimizer.accumulate,
+    )
+    if batch_size % num_parts:
         raise ValueError(
             f"data.batch_size {batch_size} does not divide into optimizer.accumulate "
-            f"{spec.accumulate} parts; choose a multiple of it"
+            f"{num_parts} parts; choose a multiple of it"
         )
-    num_processes = jax.process_count()
-    if wanted is None and begun is not None:
-        before = begun["devices"]
-        if before <= len(jax.devices()) and before % num_processes == 0:
-            wanted = before
-    devices = sharding.devices_for(batch_size // spec.accumulate, wanted)
-    now = {"devices": len(devices), "processes": num_processes}
-    if begun is None:
-        if processes.is_first():
-            write_whole(run / "devices.json", json.dumps(now))
-    elif begun != now:
-        console.print(
-            f"{run.name}: began with {_counted(begun)} and goes on with "
-            f"{_counted(now)}: the same result to rounding, not to the byte"
-        )
-    return devices
+    return batch_size // num_parts
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return f"{counts['devices']} devices in {counts['processes']} processes"
-
-
-def _begin(
-    run: Path,
-    experiment: Experiment,
-    plan: Plan,
-    origin: Origin | None,
-    checkpoints: Checkpoints,
-    console: Console,
-) -> tuple[Any, GraftReport | None]:
-    """Variables before the first step, of this network or with those of the origin."""
-    size = experiment.data.patch_size or plan.patch_size
-    image = jnp.zeros((1, *size, len(plan.channels)))
-    variables = jax.jit(experiment.model.init)(jax.random.key(experiment.seed), image)
-    grafted = None
-    if checkpoints.latest() is not None:
-        _require_same_origin(run, origin)
-    elif origin is None:
-        if processes.is_first():
-            for name in ("origin.json", "graft.txt"):
-                (run / name).unlink(missing_ok=True)  # of a try that saved nothing
-    else:
-        variables, grafted = transplant(
-            variables, model=experiment.model, plan=plan, origin=origin
-        )
-        if processes.is_first():
-            write_whole(run / "origin.json", json.dumps(origin.to_dict(), indent=1))
-            write_whole(run / "graft.txt", f"{grafted}\n")
-        for line in (*grafted.remarks, grafted.summary()):
-            console.print(f"{run.name}: {line}", markup=False, soft_wrap=True)
-    factors = jax.tree.leaves(experiment.optimizer.lr_factors(variables["params"]))
-    if 0 in factors:
-        console.print(
-            f"{run.name}: {factors.count(0)} of {len(factors)} tensors are frozen"
-        )
-    return variables, grafted
-
-
-def _require_same_origin(run: Path, origin: Origin | None) -> None:
-    """Refuse to go on with a run as if it had begun from something else."""
-    if origin is None:
-        return
-    file = run / "origin.json"
-    before = json.loads(file.read_text()) if file.is_file() else None
-    now = origin.to_dict()
-    if before is None:
-        raise ValueError(
-            f"{run}: was not begun with the parameters of {now['path']}; go on without "
-            "an origin, or choose another --workdir"
-        )
-    changes = [
-        f"  {name}: was {before.get(name)}, is now {value}"
-        for name, value in now.items()
-        if before.get(name) != value
-    ]
-    if changes:
-        raise ValueError(
-            f"{run}: was begun from another origin:\n"
-            + "\n".join(changes)
-            + "\nGo on with the old one, or choose another --workdir"
-        )
-
-
-def _resumed(
-    checkpoints: Checkpoints, state: TrainState
-) -> tuple[TrainState, Progress]:
-    """The newest saved state, or the one given where nothing was saved yet."""
-    step = checkpoints.latest()
-    if step is None:
-        return state, Progress()
-    variables, rest = to_items(state)
-    found = checkpoints.restore(step, variables=variables, optimizer=rest)
-    progress = Progress.from_dict({"next_batch": step, **found.meta})
-    state = from_items(found.variables, found.optimizer, lr_factor=progress.lr_factor)
-    return state, progress
-
-
-def _train_step(
-    run: Path,
-    experiment: Experiment,
-    plan: Plan,
-    optimizer: Any,
-    mesh: Any,
-    means: Means,
+def _step(
+    experiment: Experiment, plan: Plan, mesh: Mesh, augment: Callable[..., Any]
 ) -> Callable[..., Any]:
-    step = make_train_step(
+    """The update of a run, before it is compiled for its devices."""
+    return make_train_step(
         model=experiment.model,
         loss=experiment.loss,
-        augment=sharding.samplewise(experiment.augment, mesh, parallel=means.parallel),
-        optimizer=optimizer,
+        augment=augment,
+        optimizer=experiment.optimizer.transformation(),
         regions=plan.regions,
         seed=experiment.seed,
         accumulate=experiment.optimizer.accumulate,
@@ -320,8 +258,17 @@ def _train_step(
         recompute_norms=sharding.is_cpu(mesh),
         convolutions=experiment.convolutions,
     )
+
+
+def _train_step(
+    run: Path, experiment: Experiment, plan: Plan, mesh: Mesh, means: Means
+) -> Callable[..., Any]:
+    augment = sharding.samplewise(experiment.augment, mesh, parallel=means.parallel)
     compiled = sharding.parallelise(
-        step, mesh, parallel=means.parallel, is_deterministic=means.is_deterministic
+        _step(experiment, plan, mesh, augment),
+        mesh,
+        parallel=means.parallel,
+        is_deterministic=means.is_deterministic,
     )
     if not means.profile_steps or not processes.is_first():
         return compiled
@@ -332,7 +279,7 @@ def _validation(
     experiment: Experiment,
     plan: Plan,
     split: Split,
-    mesh: Any,
+    mesh: Mesh,
     means: Means,
     log: RunLog,
 ) -> Callable[[TrainState], dict[str, Any]]:
@@ -343,6 +290,7 @@ def _validation(
     threads = experiment.replace({"data.num_workers": 0})
     store = Store(Path(experiment.data.store or ""))
     whole = split.val[: experiment.fit.num_val_volumes]
+    devices = list(mesh.local_mesh.devices.flat)
     return validation(
         sharding.compile_for(look, mesh, is_deterministic=means.is_deterministic),
         lambda: patch_stream(threads, split.val, "val", experiment.fit.num_val_batches),
@@ -350,7 +298,7 @@ def _validation(
         regions=tuple(name for name, _ in plan.regions),
         batch_size=experiment.data.batch_size or 1,
         show=lambda image, step: log.show("val/image_labels_prediction", image, step),
-        volume_dice=volume_dice(experiment, store, whole) if whole else None,
+        volume_dice=volume_dice(experiment, store, whole, devices) if whole else None,
     )
 
 

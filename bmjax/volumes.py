@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from bmjax.training import TrainState
 
 
 def volume_dice(
-    experiment: Experiment, store: Store, cases: Sequence[str]
+    experiment: Experiment, store: Store, cases: Sequence[str], devices: Sequence[Any]
 ) -> Callable[[TrainState], dict[str, float]]:
     """Build `look(state)`: Dice of each region, the mean over whole cases.
 
@@ -28,6 +29,7 @@ def volume_dice(
       experiment: resolved.
       store: where the cases are.
       cases: ids, with labels.
+      devices: of this process, to predict with.
 
     Raises:
       ValueError: a case has no labels.
@@ -49,7 +51,7 @@ def volume_dice(
                 window=experiment.data.patch_size or plan.patch_size,
                 num_classes=plan.num_classes,
                 settings=settings,
-                devices=jax.local_devices(),
+                devices=devices,
             )
             labels = paint(logits, plan, threshold=0)
             for name, values in plan.regions:

@@ -1,6 +1,8 @@
-"""The doors train and preview: the rooms are wired together here."""
+"""The doors train, train_folds and preview: the rooms are wired together here."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +10,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from bmjax import processes, report, sharding
+from bmjax import processes, report, sharding, trainer
+from bmjax.beginning import Assignment
 from bmjax.data.pipeline import batches
 from bmjax.data.soundness import require_regions
 from bmjax.data.splits import Split, split_cases
@@ -20,7 +23,8 @@ from bmjax.prediction import predict
 from bmjax.runs import opened
 from bmjax.sharding import Parallel
 from bmjax.surgery.graft import GraftReport
-from bmjax.trainer import Means, Origin, train_run
+from bmjax.trainer import Means, train_run
+from bmjax.transplant import Origin
 from bmjax.tuning import with_convolutions
 
 
@@ -78,13 +82,15 @@ def train(
       PeerLostError: another process of the run is gone.
     """
     sharding.require_platform()
-    run = Path(workdir)
+    means = Means(
+        parallel=parallel,
+        num_devices=num_devices,
+        is_deterministic=deterministic,
+        profile_steps=profile_steps,
+    )
     console = console or Console(quiet=True)
-    if experiment.data.store is None:
-        raise ValueError("data.store is not set; give --data.store STORE")
-    store = Store(Path(experiment.data.store))
-    experiment = experiment.resolve(store.plan)
-    parts = _split(experiment, store)
+    store, experiment = _resolved(experiment)
+    run, split = Path(workdir), _split(experiment, store)
     experiment = with_convolutions(
         run,
         experiment,
@@ -93,34 +99,124 @@ def train(
         is_timed=time_convolutions,
         console=console,
     )
-    means = Means(
-        parallel=parallel,
-        num_devices=num_devices,
-        is_deterministic=deterministic,
-        profile_steps=profile_steps,
+    assignments = [Assignment(run, experiment, split)]
+    return _train(assignments, store, origin, means, console, override)[0]
+
+
+def train_folds(
+    experiment: Experiment,
+    *,
+    workdir: str | Path,
+    folds: Sequence[int],
+    origin: Origin | None = None,
+    num_devices: int | None = None,
+    deterministic: bool = False,
+    time_convolutions: bool = False,
+    override: bool = False,
+    console: Console | None = None,
+) -> list[Trained]:
+    """Train several folds side by side, or go on with them, in one program.
+
+    Each fold has a share of the devices and a run folder of its own, WORKDIR/fold_0 and
+    so on, as if it had been trained alone: with one device each, to the byte.
+
+    Args:
+      experiment: what to run; its `data.num_folds` counts, `data.fold` does not.
+      workdir: folder of the run folders.
+      folds: which ones, from 0.
+      origin: another run whose parameters each begins with.
+      num_devices: of all together, a multiple of the number of folds; None takes as
+        many as the runs began with, or all.
+      deterministic: as for `train`.
+      time_convolutions: as for `train`; all take the choice of the first.
+      override: as for `train`.
+      console: where progress is shown; nothing is shown if None.
+
+    Raises:
+      ValueError: there are fewer devices than folds, the cases held out are named and
+        not those of a fold, or a folder holds a run of another experiment.
+      NonFiniteLossError: the loss of a fold became NaN or infinite; the others have
+        gone on to their ends.
+    """
+    sharding.require_platform()
+    if not folds or len(set(folds)) < len(folds):
+        raise ValueError(f"folds {list(folds)}: name each fold once, such as 0 1 2 3 4")
+    if experiment.data.held_out:
+        raise ValueError(
+            "data.held_out names the cases to hold out, and not the folds; "
+            "leave it empty, or train one run without folds"
+        )
+    if jax.process_count() > 1:
+        raise ValueError(
+            "folds side by side are for one process; of several processes, each can "
+            "train its own (launch/folds.sh)"
+        )
+    console = console or Console(quiet=True)
+    store, experiment = _resolved(experiment)
+    paths = {fold: Path(workdir) / f"fold_{fold}" for fold in folds}
+    experiment = with_convolutions(
+        paths[folds[0]],
+        experiment,
+        num_channels=len(store.plan.channels),
+        num_devices=1,
+        is_timed=time_convolutions,
+        console=console,
     )
+    each = {fold: experiment.replace({"data.fold": fold}) for fold in folds}
+    assignments = [
+        Assignment(paths[fold], one, _split(one, store)) for fold, one in each.items()
+    ]
+    means = Means(num_devices=num_devices, is_deterministic=deterministic)
+    return _train(assignments, store, origin, means, console, override)
+
+
+def _resolved(experiment: Experiment) -> tuple[Store, Experiment]:
+    """The store of an experiment, whose plan fills the fields left open."""
+    if experiment.data.store is None:
+        raise ValueError("data.store is not set; give --data.store STORE")
+    store = Store(Path(experiment.data.store))
+    return store, experiment.resolve(store.plan)
+
+
+def _train(
+    assignments: Sequence[Assignment],
+    store: Store,
+    origin: Origin | None,
+    means: Means,
+    console: Console,
+    override: bool,
+) -> list[Trained]:
+    """Train in opened folders, then predict the held-out cases whole."""
     if not processes.is_first():
         console = Console(quiet=True)
-    with opened(
-        run, experiment, store=store, split=parts, override=override
-    ) as changes:
-        for line in changes:
-            console.print(f"{run.name}: {line}", markup=False, soft_wrap=True)
-        done = train_run(
-            run,
-            experiment,
-            plan=store.plan,
-            split=parts,
-            origin=origin,
-            means=means,
-            console=console,
-        )
-        result = Trained(run, done.step, done.is_finished, grafted=done.grafted)
-        if not done.is_finished or not processes.is_first():
-            return result
-        allow = experiment.packages()
-        validation = _validate_whole(run, parts, store, console, allow)
-    return replace(result, validation=validation)
+    shared = {"plan": store.plan, "origin": origin, "means": means, "console": console}
+    with ExitStack() as stack:
+        for one in assignments:
+            changes = stack.enter_context(
+                opened(
+                    one.run,
+                    one.experiment,
+                    store=store,
+                    split=one.split,
+                    override=override,
+                )
+            )
+            for line in changes:
+                console.print(f"{one.run.name}: {line}", markup=False, soft_wrap=True)
+        if len(assignments) == 1:
+            outcomes = [train_run(assignments[0], **shared)]
+        else:
+            outcomes = trainer.train_folds(assignments, **shared)
+        results = []
+        for one, done in zip(assignments, outcomes, strict=True):
+            validation = None
+            if done.is_finished and processes.is_first():
+                allow = one.experiment.packages()
+                validation = _validate_whole(one.run, one.split, store, console, allow)
+            results.append(
+                Trained(one.run, done.step, done.is_finished, validation, done.grafted)
+            )
+    return results
 
 
 def preview(experiment: Experiment, *, out: str | Path, num_samples: int = 12) -> Path:
@@ -131,10 +227,7 @@ def preview(experiment: Experiment, *, out: str | Path, num_samples: int = 12) -
       out: picture to write.
       num_samples: patches, one row each.
     """
-    if experiment.data.store is None:
-        raise ValueError("data.store is not set; give --data.store STORE")
-    store = Store(Path(experiment.data.store))
-    experiment = experiment.resolve(store.plan)
+    store, experiment = _resolved(experiment)
     size, ids = experiment.data.patch_size or (), _split(experiment, store).train
     batch_size = experiment.data.batch_size or 1
     place = jax.jit(partial(experiment.augment.place, size=size))

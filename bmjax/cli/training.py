@@ -1,6 +1,6 @@
 """The verbs that make parameters, or show from what: train, preview and graft."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +33,7 @@ def train_from(config: Any) -> Callable[..., int]:
         /,
         *,
         workdir: Path,
+        folds: tuple[int, ...] = (),
         origin: Path | None = None,
         from_torch: Path | None = None,
         surgery: Annotated[Surgery, AsFlags] = _PLAIN,
@@ -51,7 +52,9 @@ def train_from(config: Any) -> Callable[..., int]:
 
         Args:
           config_file: a Python file with `experiment()`, or a run folder to repeat.
-          workdir: run folder.
+          workdir: run folder; with --folds the folder of several.
+          folds: train these folds side by side, in one program that shares the devices
+            out among them, into WORKDIR/fold_0 and so on.
           origin: run folder whose parameters to begin with.
           from_torch: weight file to begin with: nnU-Net's checkpoint, a state dict,
             safetensors or npz.
@@ -79,30 +82,42 @@ def train_from(config: Any) -> Callable[..., int]:
             )
         console = Console(stderr=True)
         begin = _origin(origin, from_torch, surgery)
-        done = bmjax.train(
-            experiment,
-            workdir=workdir,
-            origin=begin,
-            parallel=parallel,
-            num_devices=num_devices,
-            deterministic=deterministic,
-            profile_steps=profile_steps,
-            time_convolutions=time_convolutions,
-            override=override,
-            console=console,
-        )
+        means = {
+            "origin": _origin(origin, from_torch, surgery),
+            "num_devices": num_devices,
+            "deterministic": deterministic,
+            "time_convolutions": time_convolutions,
+            "override": override,
+            "console": console,
+        }
+        if folds and (parallel == "pmap" or profile_steps):
+            complain("--folds goes without --parallel pmap and --profile-steps")
+            return USAGE
+        if folds:
+            done = bmjax.train_folds(experiment, workdir=workdir, folds=folds, **means)
+        else:
+            alone = {"parallel": parallel, "profile_steps": profile_steps, **means}
+            done = [bmjax.train(experiment, workdir=workdir, **alone)]
         processes.leave()
-        if not done.is_finished:
-            console.print(
-                f"stopped at step {done.step}, all is saved; the same command goes on"
-            )
-            return STOPPED
-        if done.validation is None:
-            return OK
-        print_evaluation(done.validation)
-        return OK if done.validation.ok else FAILED
+        return _ended(done, console)
 
     return train
+
+
+def _ended(runs: Sequence[Any], console: Console) -> int:
+    """Show the scores of runs that are finished; the exit code of all."""
+    code = OK
+    for run in runs:
+        if run.validation is not None:
+            print_evaluation(run.validation)
+            code = code if run.validation.ok else FAILED
+    for run in runs:
+        if not run.is_finished:
+            console.print(
+                f"stopped at step {run.step}, all is saved; the same command goes on"
+            )
+            code = STOPPED
+    return code
 
 
 def preview_from(config: Any) -> Callable[..., int]:

@@ -2,8 +2,9 @@
 
 from bmjax.device_memory import DeviceMemoryError
 from bmjax.training.algorithms import time_convolutions
-from bmjax.training.log import RunLog, TrainingBar
-from bmjax.training.loop import Fit, NonFiniteLossError, Stop, fit
+from bmjax.training.learner import Fit, Learner, NonFiniteLossError
+from bmjax.training.log import RunLog, TrainingBars
+from bmjax.training.loop import Stop, fit
 from bmjax.training.optim import Optimizer
 from bmjax.training.patience import Patience, Progress
 from bmjax.training.state import TrainState, from_items, initial_state, to_items
@@ -13,6 +14,7 @@ from bmjax.training.validation import validation
 __all__ = [
     "DeviceMemoryError",
     "Fit",
+    "Learner",
     "NonFiniteLossError",
     "Optimizer",
     "Patience",
@@ -20,7 +22,7 @@ __all__ = [
     "RunLog",
     "Stop",
     "TrainState",
-    "TrainingBar",
+    "TrainingBars",
     "fit",
     "from_items",
     "initial_state",

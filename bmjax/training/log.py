@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,23 +91,17 @@ def _cut_back(path: Path, step: int) -> None:
     os.replace(fresh, path)
 
 
-class TrainingBar:
-    """A progress bar with time left, loss, pace, and the share waited for data.
+class TrainingBars:
+    """A progress bar a run with time left, loss, pace, and the share waited for data.
 
     Args:
-      console: where it is drawn; nothing is drawn where this is not a terminal, only a
-        line at each validation.
-      total: number of updates of the run.
-      start: number of updates already done.
-      title: what is being trained.
+      console: where they are drawn; nothing is drawn where this is not a terminal, only
+        a line at each validation.
     """
 
-    def __init__(
-        self, console: Console, *, total: int, start: int = 0, title: str = "train"
-    ) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._title = title
-        self._bar = Progress(
+        self._bars = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -116,34 +110,51 @@ class TrainingBar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=total, completed=start, text="")
-        self._val = self._pace = ""
 
-    def __enter__(self) -> "TrainingBar":
-        self._bar.start()
+    def __enter__(self) -> "TrainingBars":
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._bars.stop()
 
-    def update(self, record: Mapping[str, Any]) -> None:
-        """Show one record of the log."""
-        if record["kind"] == "val":
-            kind = "volume_dice" if "volume_dice" in record else "pseudo_dice"
-            dice = " ".join(f"{k} {v:.3f}" for k, v in record[kind].items())
-            epoch = f"epoch {record['epoch']:g}, " if "epoch" in record else ""
-            self._val = f"| {epoch}val {dice}"
-            if not self._console.is_terminal:
-                self._console.print(
-                    f"{self._title}: {epoch}step {record['step']}, val loss "
-                    f"{record['loss']:.3f}, {kind.replace('_d', '-D')} {dice}"
-                    f"{self._pace}"
-                )
-            return
-        share = record["wait_ms"] / record["step_ms"]
-        self._pace = (
-            f" | {record['step_ms']:.0f} ms/step, {record['images_per_s']:.2g} "
-            f"images/s, {share:.1%} waiting for data"
-        )
-        text = f"loss {record['loss']:.3f}{self._pace} {self._val}"
-        self._bar.update(self._task, completed=record["step"], text=text)
+    def add(
+        self, title: str, *, total: int, start: int = 0
+    ) -> Callable[[Mapping[str, Any]], None]:
+        """Begin a bar, and return what shows a record of the log in it.
+
+        Args:
+          title: what is being trained.
+          total: number of updates of the run.
+          start: number of updates already done.
+        """
+        task = self._bars.add_task(title, total=total, completed=start, text="")
+        val = pace = ""
+
+        def show(record: Mapping[str, Any]) -> None:
+            nonlocal val, pace
+            if record["kind"] == "val":
+                epoch = f"epoch {record['epoch']:g}, " if "epoch" in record else ""
+                val = f"| {epoch}{_dice(record)}"
+                if not self._console.is_terminal:
+                    self._console.print(
+                        f"{title}: {epoch}step {record['step']}, val loss "
+                        f"{record['loss']:.3f}, {_dice(record)}{pace}"
+                    )
+                return
+            share = record["wait_ms"] / record["step_ms"]
+            pace = (
+                f" | {record['step_ms']:.0f} ms/step, {record['images_per_s']:.2g} "
+                f"images/s, {share:.1%} waiting for data"
+            )
+            text = f"loss {record['loss']:.3f}{pace} {val}"
+            self._bars.update(task, completed=record["step"], text=text)
+
+        return show
+
+
+def _dice(record: Mapping[str, Any]) -> str:
+    """What a validation found, by region."""
+    name = "volume_dice" if "volume_dice" in record else "pseudo_dice"
+    dice = " ".join(f"{region} {value:.3f}" for region, value in record[name].items())
+    return f"{name.replace('_d', '-D')} {dice}"

@@ -1,61 +1,16 @@
 """The one training loop: draw, update, look, save, stop when asked."""
 
-import math
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 
 from bmjax.device_memory import memory_explained
-from bmjax.training.cost import Meter
-from bmjax.training.optim import Optimizer
-from bmjax.training.patience import Progress
+from bmjax.training.learner import Learner
 from bmjax.training.state import TrainState
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How often a run looks at itself and saves.
-
-    Attributes:
-      log_every: training records [steps].
-      validate_every: validation on held-out patches [steps].
-      num_val_batches: batches of one validation.
-      num_val_volumes: held-out cases that each validation also predicts whole, by
-        windows; where there are any, their mean Dice and not the pseudo-Dice decides
-        which checkpoint is the best. All of them where fewer are held out.
-      checkpoint_every: saving [steps]; a new best is saved at once.
-      keep_last: newest checkpoints kept, beside the best.
-      score_decay: share of the old value in the running mean of the Dice that decides
-        which checkpoint is the best (nnU-Net: 0.9).
-      monitor: what plateaus and the early end go by: that running mean, or the
-        validation loss.
-      min_delta: smallest change of it that counts as better.
-      stop_patience: validations without a better one before the run ends early; None
-        never ends it.
-    """
-
-    log_every: int = 10
-    validate_every: int = 250
-    num_val_batches: int = 50
-    num_val_volumes: int = 0
-    checkpoint_every: int = 250
-    keep_last: int = 2
-    score_decay: float = 0.9
-    monitor: Literal["score", "loss"] = "score"
-    min_delta: float = 0.0
-    stop_patience: int | None = None
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite."""
-
 
 _REMEDY = (
     "lower --data.batch-size or --data.patch-size, compute in less with --model.dtype "
@@ -90,144 +45,130 @@ class Stop:
                 signal.signal(number, handler)
 
 
+@runtime_checkable
+class Seating(Protocol):
+    """How the states and batches of several learners become those of one step."""
+
+    def join(self, batches: Sequence[Any]) -> Any:
+        """One batch of those of all."""
+        ...
+
+    def part(self, state: Any, index: int) -> Any:
+        """The state of one."""
+        ...
+
+    def with_part(self, state: Any, index: int, one: Any) -> Any:
+        """The state of all, that of one exchanged."""
+        ...
+
+
+class Alone:
+    """The seating of a single learner."""
+
+    def join(self, batches: Sequence[Any]) -> Any:
+        """Its batch."""
+        return batches[0]
+
+    def part(self, state: Any, index: int) -> Any:
+        """Its state."""
+        del index
+        return state
+
+    def with_part(self, state: Any, index: int, one: Any) -> Any:
+        """Its new state."""
+        del state, index
+        return one
+
+
 def fit(
-    state: TrainState,
-    batches: Iterable[Mapping[str, np.ndarray]],
+    state: Any,
+    learners: Sequence[Learner],
     *,
-    settings: Fit,
-    optimizer: Optimizer,
-    train_step: Callable[[TrainState, Any], tuple[TrainState, Mapping[str, Any]]],
-    validate: Callable[[TrainState], Record],
-    put: Callable[[Any], Any],
-    save: Callable[[TrainState, Progress], None],
-    emit: Callable[[Record], None],
-    report_failure: Callable[[int, Mapping[str, np.ndarray]], str],
+    train_step: Callable[[Any, Any], tuple[Any, Any]],
     stop: Stop,
-    progress: Progress,
-    batch_size: int,
+    seating: Seating | None = None,
     agree: Callable[[bool], bool] = bool,
-) -> TrainState:
+) -> list[TrainState]:
     """Train until all updates are done, nothing gets better, or somebody asks to stop.
 
+    Several learners go side by side, each from its own step; one that is over keeps its
+    devices busy with its last batch, to no effect, until the others are over too.
+
     Args:
-      state: where to begin; its step says how many updates are done. Donated.
-      batches: the rest of the training stream.
-      settings: how often to look, log and save.
-      optimizer: its length and its rates, for the log and at a plateau.
-      train_step: compiled update.
-      validate: held-out loss and `pseudo_dice` by region, and `volume_dice` where whole
-        cases are predicted.
-      put: places a host batch on the devices.
-      save: writes a checkpoint.
-      emit: takes each record.
-      report_failure: given the step and the batch of a loss that is not finite, keeps
-        what explains it, and says so.
+      state: where to begin, of all learners as `seating` has it. Donated.
+      learners: one, or several that share `train_step`.
+      train_step: compiled update; its metrics have an entry for each learner.
       stop: asked to end early, the loop saves and returns.
-      progress: from the checkpoint of a resumed run.
-      batch_size: samples of a batch, over all processes.
+      seating: of several learners.
       agree: whether any process is asked to stop; called by all at the same steps.
 
     Raises:
-      NonFiniteLossError: the loss is not finite; nothing of it has been saved.
+      NonFiniteLossError: a loss is not finite; nothing of it has been saved, and the
+        other learners have gone on to their ends.
+
+    Returns:
+      The state of each learner after its last update.
     """
-    stream, num_steps = iter(batches), optimizer.total_steps
-    rate = optimizer.learning_rate()
-    done = saved = int(state.step)
-    meter = Meter(batch_size)
-    ahead = next(stream, None)
-    placed = _placed(ahead, put)
-    meter.restart()
-    while ahead is not None and done < num_steps:
-        if progress.stopping.is_out(settings.stop_patience) or agree(stop.is_asked):
+    seating = seating or Alone()
+    for learner in learners:
+        learner.draw()
+        learner.restart_meter()
+    ended = {i: seating.part(state, i) for i in _indices(learners, is_over=True)}
+    while at_work := _indices(learners, is_over=False):
+        if agree(stop.is_asked):
             break
-        batch = ahead
+        for i in ended:
+            learners[i].idle_like(learners[at_work[0]])
         with memory_explained("a training step", _REMEDY):
-            state, metrics = train_step(state, placed)
-            with meter.waiting():
-                ahead = next(stream, None)  # while the device computes
-            placed = _placed(ahead, put)
-            loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        done += 1
-        progress.next_batch = done
-        meter.step()
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise NonFiniteLossError(
-                f"loss is {loss} and its gradient's norm {grad_norm} at step {done}; "
-                f"{report_failure(done, batch)}. Look at these cases with "
-                "`bmjax check`, or lower optimizer.peak_lr; the checkpoint before this "
-                "step is whole"
-            )
-        progress.window.append(loss)
-        if done % settings.log_every == 0 or done == num_steps:
-            emit(
-                {
-                    "kind": "train",
-                    "step": done,
-                    "loss": float(np.mean(progress.window)),
-                    "grad_norm": grad_norm,
-                    "lr": float(rate(done - 1)) * progress.lr_factor,
-                    **meter.read(),
-                }
-            )
-            progress.window.clear()
-        is_best = False
-        if done % settings.validate_every == 0 or done == num_steps:
-            state, is_best = _look(state, validate, emit, settings, optimizer, progress)
-            meter.restart()
-        if done % settings.checkpoint_every == 0 or done == num_steps or is_best:
-            save(state, progress)
-            saved = done
-            meter.restart()
-    if done != saved:
-        save(state, progress)
-    return state
+            batch = seating.join([learner.placed for learner in learners])
+            state, metrics = train_step(state, batch)
+            for i in at_work:
+                learners[i].draw()  # while the device computes
+            losses, norms = (np.ravel(metrics[name]) for name in ("loss", "grad_norm"))
+        for i in at_work:
+            learners[i].note(loss=float(losses[i]), grad_norm=float(norms[i]))
+        state, looked = _look(state, learners, seating, at_work)
+        kept = [i for i in at_work if learners[i].is_save_due]
+        for i in {*kept, *(i for i in at_work if learners[i].is_over)}:
+            one = looked.get(i) or seating.part(state, i)
+            if i in kept:
+                learners[i].keep(one)
+            if learners[i].is_over:
+                ended[i] = one
+        if looked or kept:
+            for learner in learners:
+                learner.restart_meter()
+    final = [ended.get(i) or seating.part(state, i) for i in range(len(learners))]
+    for learner, one in zip(learners, final, strict=True):
+        if not learner.is_kept:
+            learner.keep(one)
+    for learner in learners:
+        if learner.failure is not None:
+            raise learner.failure
+    return final
 
 
-def _placed(batch: Mapping[str, np.ndarray] | None, put: Callable[[Any], Any]) -> Any:
-    """The arrays that the step takes, on the devices."""
-    if batch is None:
-        return None
-    return put({name: array for name, array in batch.items() if name != "case"})
+def _indices(learners: Sequence[Learner], *, is_over: bool) -> list[int]:
+    return [i for i, learner in enumerate(learners) if learner.is_over == is_over]
 
 
 def _look(
-    state: TrainState,
-    validate: Callable[[TrainState], Record],
-    emit: Callable[[Record], None],
-    settings: Fit,
-    optimizer: Optimizer,
-    progress: Progress,
-) -> tuple[TrainState, bool]:
-    """Validate, and draw the consequences.
+    state: Any, learners: Sequence[Learner], seating: Seating, at_work: Sequence[int]
+) -> tuple[Any, dict[int, TrainState]]:
+    """Validate those that are due, at the same time, and draw the consequences.
 
     Returns:
-      The state, its rates lowered at a plateau, and whether it is the best so far by
-      the running mean of its Dice (nnU-Net).
+      The state of all, and the states of those that were looked at.
     """
-    found = validate(state)
-    by_region = found.get("volume_dice") or found["pseudo_dice"]
-    dice = float(np.mean(list(by_region.values())))
-    decay = settings.score_decay
-    if progress.score is None:
-        progress.score = dice
-    else:
-        progress.score = decay * progress.score + (1 - decay) * dice
-    is_best = progress.best_score is None or progress.score > progress.best_score
-    if is_best:
-        progress.best_score = progress.score
-    value = -found["loss"] if settings.monitor == "loss" else progress.score
-    for waiting in (progress.plateau, progress.stopping):
-        waiting.look(value, min_delta=settings.min_delta)
-    if progress.plateau.is_out(optimizer.plateau_patience):
-        progress.plateau.waited = 0
-        progress.lr_factor = optimizer.after_plateau(progress.lr_factor)
-        # where the old one is, on the devices of all processes
-        place = state.lr_factor.sharding
-        factor = jax.device_put(np.float32(progress.lr_factor), place)
-        state = replace(state, lr_factor=factor)
-    step = int(state.step)
-    record = {"kind": "val", "step": step, **found, "score": progress.score}
-    if optimizer.num_steps is None:
-        record["epoch"] = step / optimizer.epoch_steps
-    emit(record)
-    return state, is_best
+    due = [i for i in at_work if learners[i].is_look_due]
+    if not due:
+        return state, {}
+    parts = {i: seating.part(state, i) for i in due}
+    with ThreadPoolExecutor(len(due)) as pool:
+        found = list(pool.map(lambda i: learners[i].validate(parts[i]), due))
+    for i, each in zip(due, found, strict=True):
+        one = learners[i].judge(parts[i], each)
+        if one is not parts[i]:
+            state = seating.with_part(state, i, one)
+            parts[i] = seating.part(state, i)
+    return state, parts

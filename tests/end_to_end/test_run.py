@@ -13,8 +13,7 @@ from rich.console import Console
 import bmjax
 from bmjax.checkpoint import digest
 from bmjax.runs import read_run
-from bmjax.training import Stop
-from bmjax.training import loop as training_loop
+from bmjax.training import NonFiniteLossError, Stop
 
 ONE = {"num_devices": 1}
 
@@ -188,7 +187,7 @@ def test_a_changed_experiment_is_shown_and_refused(finished, tiny_experiment):
 def test_fine_tuning_begins_with_the_parameters_of_its_origin(
     finished, tiny_experiment, tmp_path
 ):
-    from bmjax.trainer import Origin
+    from bmjax.transplant import Origin
 
     run = whole_run(finished, tiny_experiment)
     still = tiny_experiment.replace({"optimizer.peak_lr": 1e-12, "seed": 5})
@@ -226,7 +225,7 @@ def test_a_nan_loss_names_the_cases_and_saves_nothing_of_it(tiny_experiment, tmp
     wild = tiny_experiment.replace(
         {"optimizer.peak_lr": 1e30, "optimizer.clip_norm": None}
     )
-    with pytest.raises(training_loop.NonFiniteLossError, match="BraTS-PHM-0000"):
+    with pytest.raises(NonFiniteLossError, match="BraTS-PHM-0000"):
         bmjax.train(wild, workdir=tmp_path / "run", **ONE)
     assert not any((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 

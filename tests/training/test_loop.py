@@ -11,6 +11,7 @@ import pytest
 from bmjax.training import (
     DeviceMemoryError,
     Fit,
+    Learner,
     NonFiniteLossError,
     Optimizer,
     Progress,
@@ -65,21 +66,21 @@ def run(
         {"image": np.zeros(1), "case": np.asarray([i, i])}
         for i in range(start, num_steps)
     )
-    final = fit(
-        state_at(start),
-        batches,
+    learner = Learner(
+        start=start,
+        batches=batches,
+        batch_size=2,
+        put=lambda batch: batch,
         settings=settings,
         optimizer=optimizer or Optimizer(num_steps=num_steps, schedule="constant"),
-        train_step=train_step,
         validate=validate,
-        put=lambda batch: batch,
         save=lambda state, p: saved.append((int(state.step), p.score, list(p.window))),
         emit=records.append,
         report_failure=lambda _, batch: f"the batch held case {batch['case'][0]}",
-        stop=stop or Stop(),
         progress=progress or Progress(),
-        batch_size=2,
     )
+    begin = state_at(start)
+    (final,) = fit(begin, [learner], train_step=train_step, stop=stop or Stop())
     return final, records, saved
 
 
@@ -232,6 +233,114 @@ def test_the_loss_can_be_what_is_waited_for():
     settings = dataclasses.replace(EVERY, stop_patience=1, monitor="loss")
     state, _, _ = run(settings=settings, validate=looks(0.1, 0.2, 0.3, 0.4))
     assert state.step == 2  # the Dice rises, the loss does not fall
+
+
+class Listed:
+    """A seating whose state of all is a list."""
+
+    def join(self, batches):
+        return list(batches)
+
+    def part(self, state, index):
+        return state[index]
+
+    def with_part(self, state, index, one):
+        return [one if i == index else other for i, other in enumerate(state)]
+
+
+def learner_of(start, num_steps, records, saved, validate):
+    return Learner(
+        start=start,
+        batches=({"image": np.full(1, i), "case": i} for i in range(start, num_steps)),
+        batch_size=2,
+        put=lambda batch: batch,
+        settings=SETTINGS,
+        optimizer=Optimizer(num_steps=8, schedule="constant", plateau_patience=1),
+        save=lambda state, _: saved.append((int(state.step), float(state.lr_factor))),
+        emit=records.append,
+        report_failure=lambda _, batch: f"the batch held case {batch['case']}",
+        progress=Progress(),
+        validate=validate,
+    )
+
+
+def fit_listed(
+    starts, *, loss=lambda index, done: 10.0 - done, stop=None, validates=None
+):
+    """Several learners side by side, on states that only count."""
+    records, saved = [[] for _ in starts], [[] for _ in starts]
+
+    def train_step(states, batches):
+        after = []
+        for state, batch in zip(states, batches, strict=True):
+            assert batch["image"].shape == (1,)
+            done = jnp.asarray(int(state.step) + 1, jnp.int32)
+            after.append(dataclasses.replace(state, step=done))
+        values = [loss(i, int(state.step)) for i, state in enumerate(after)]
+        return after, {"loss": np.array(values), "grad_norm": np.ones(len(values))}
+
+    learners = [
+        learner_of(start, 8, told, kept, validate)
+        for start, told, kept, validate in zip(
+            starts, records, saved, validates or [rising] * len(starts), strict=True
+        )
+    ]
+    states = [state_at(start) for start in starts]
+    error = None
+    try:
+        fit(
+            states,
+            learners,
+            train_step=train_step,
+            stop=stop or Stop(),
+            seating=Listed(),
+        )
+    except NonFiniteLossError as raised:
+        error = raised
+    return records, saved, error
+
+
+def test_learners_side_by_side_say_and_save_what_each_does_alone():
+    together = fit_listed([0, 5, 8])
+    for index, start in enumerate((0, 5, 8)):
+        (records,), (saved,), _ = fit_listed([start])
+        assert timeless(together[0][index]) == timeless(records)
+        assert together[1][index] == saved
+    # the one that was over from the start says nothing
+    assert (together[0][2], together[1][2]) == ([], [])
+
+
+def test_a_plateau_of_one_learner_does_not_touch_the_others():
+    def flat(state):
+        return {"loss": 0.5, "pseudo_dice": {"WT": 0.5}}
+
+    _, saved, _ = fit_listed([0, 0], validates=[rising, flat])
+    assert {rate for _, rate in saved[0]} == {1.0}
+    # the looks at 3, 6 and 8: twice no better
+    assert saved[1] == [(3, 1.0), (4, 1.0), (8, pytest.approx(1e-2))]
+
+
+def test_a_failing_learner_lets_the_others_come_to_their_end():
+    def loss(index, done):
+        return float("nan") if (index, done) == (1, 5) else 10.0 - done
+
+    records, saved, error = fit_listed([0, 0], loss=loss)
+    assert "at step 5; the batch held case 4" in str(error)
+    assert [r["step"] for r in records[0] if r["kind"] == "train"] == [2, 4, 6, 8]
+    assert saved[0][-1][0] == 8
+    assert [r["step"] for r in records[1] if r["kind"] == "train"] == [2, 4]
+    assert saved[1][-1][0] == 4
+
+
+def test_all_learners_are_saved_where_they_are_asked_to_stop():
+    stop = Stop()
+
+    def loss(index, done):
+        stop.is_asked = index == 0 and done == 5 or stop.is_asked
+        return 1.0
+
+    _, saved, _ = fit_listed([0, 2], loss=loss, stop=stop)
+    assert [kept[-1][0] for kept in saved] == [5, 7]
 
 
 def test_progress_survives_json():
