@@ -14,6 +14,7 @@ from benchmarks.nets import CHANNELS, NUM_CLASSES, REGIONS, Net
 from benchmarks.timing import Work
 from bmjax import losses, models, sharding
 from bmjax.compilation import return_memory
+from bmjax.fold_mesh import SideBySide, fold_mesh, rows
 from bmjax.training import Optimizer, initial_state, make_train_step
 
 
@@ -136,6 +137,30 @@ def vmapped_train_step(net: Net, num_nets: int) -> Work:
     def call() -> None:
         nonlocal state
         state, metrics = program(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return Work(call=call, compile_s=compile_s, facts=memory_mib(program))
+
+
+def side_by_side_train_step(net: Net, num_nets: int) -> Work:
+    """The same, each network on a row of devices of its own, as `train_folds` does."""
+    return_memory()
+    mesh = fold_mesh(num_nets, net.batch_size)
+    one, optimizer = _step(model_of(net), recompute_norms=sharding.is_cpu(mesh))
+    batch = draw_batch(net)
+    variables = jax.jit(model_of(net).init)(jax.random.key(0), batch["image"][:1])
+    states = [
+        sharding.replicate(initial_state(variables, optimizer), row)
+        for row in rows(mesh)
+    ]
+    folds = SideBySide(mesh, states[0])
+    batches = folds.join([sharding.put_batch(batch, row) for row in rows(mesh)])
+    state = folds.stack(states)
+    program, compile_s = compiled(folds.parallelise(one), state, batches)
+
+    def call() -> None:
+        nonlocal state
+        state, metrics = program(state, batches)
         jax.block_until_ready((state, metrics))
 
     return Work(call=call, compile_s=compile_s, facts=memory_mib(program))

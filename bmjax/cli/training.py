@@ -109,12 +109,15 @@ def _ended(runs: Sequence[Any], console: Console) -> int:
     code = OK
     for run in runs:
         if run.validation is not None:
+            if len(runs) > 1:
+                print_result(f"\n{run.run.name}")
             print_evaluation(run.validation)
             code = code if run.validation.ok else FAILED
     for run in runs:
         if not run.is_finished:
             console.print(
-                f"stopped at step {run.step}, all is saved; the same command goes on"
+                f"{run.run.name}: stopped at step {run.step}, all is saved; the same "
+                "command goes on"
             )
             code = STOPPED
     return code
