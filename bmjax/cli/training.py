@@ -81,7 +81,6 @@ def train_from(config: Any) -> Callable[..., int]:
                 coordinator, num_processes=num_processes, process_id=process_id
             )
         console = Console(stderr=True)
-        begin = _origin(origin, from_torch, surgery)
         means = {
             "origin": _origin(origin, from_torch, surgery),
             "num_devices": num_devices,
