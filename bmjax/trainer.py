@@ -100,7 +100,16 @@ def train_run(
     mesh = sharding.data_mesh(sharding.devices_for(_batch_part(experiment), wanted))
     begun = begin(assignment, plan=plan, origin=origin, mesh=mesh, console=console)
     train_step = _train_step(run, experiment, plan, mesh, means)
-    return _train(begun.state, [begun], train_step, plan, means, console, Alone())[0]
+    (outcome,) = _train(
+        [begun],
+        state=begun.state,
+        train_step=train_step,
+        seating=Alone(),
+        plan=plan,
+        means=means,
+        console=console,
+    )
+    return outcome
 
 
 def train_folds(
@@ -138,18 +147,26 @@ def train_folds(
     folds = SideBySide(mesh, begun[0].state)
     step = _step(experiment, plan, mesh, experiment.augment)
     train_step = folds.parallelise(step, is_deterministic=means.is_deterministic)
-    state = folds.stack([each.state for each in begun])
-    return _train(state, begun, train_step, plan, means, console, folds)
+    return _train(
+        begun,
+        state=folds.stack([each.state for each in begun]),
+        train_step=train_step,
+        seating=folds,
+        plan=plan,
+        means=means,
+        console=console,
+    )
 
 
 def _train(
-    state: Any,
     begun: Sequence[Begun],
+    *,
+    state: Any,
     train_step: Callable[..., Any],
+    seating: Seating,
     plan: Plan,
     means: Means,
     console: Console,
-    seating: Seating,
 ) -> list[Outcome]:
     """The loop over runs that are ready, within their logs and bars."""
     with ExitStack() as stack:
@@ -230,10 +247,8 @@ def _ended(begun: Begun, step: int, console: Console) -> Outcome:
 
 def _batch_part(experiment: Experiment) -> int:
     """Samples that pass through the network together, over all devices of a run."""
-    batch_size, num_parts = (
-        experiment.data.batch_size or 1,
-        experiment.optimizer.accumulate,
-    )
+    batch_size = experiment.data.batch_size or 1
+    num_parts = experiment.optimizer.accumulate
     if batch_size % num_parts:
         raise ValueError(
             f"data.batch_size {batch_size} does not divide into optimizer.accumulate "

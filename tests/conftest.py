@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -63,6 +64,32 @@ def phantom_store(phantom_raw) -> Path:
     store = phantom_raw.parent / "store"
     bmjax.prepare(phantom_raw, store, patch_size=(16, 16, 16), num_workers=1)
     return store
+
+
+@pytest.fixture
+def stopped_after(monkeypatch):
+    """`with stopped_after(n):` has trainings stop once n updates of theirs are done."""
+    from bmjax.training import Stop
+
+    @contextmanager
+    def stopped(num_updates):
+        class StopsThere(Stop):
+            asked = 0
+
+            @property
+            def is_asked(self):
+                self.asked += 1
+                return self.asked > num_updates
+
+            @is_asked.setter
+            def is_asked(self, value):
+                pass
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bmjax.trainer.Stop", StopsThere)
+            yield
+
+    return stopped
 
 
 @pytest.fixture

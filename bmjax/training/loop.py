@@ -129,7 +129,7 @@ def fit(
             learners[i].note(loss=float(losses[i]), grad_norm=float(norms[i]))
         state, looked = _look(state, learners, seating, at_work)
         kept = [i for i in at_work if learners[i].is_save_due]
-        for i in {*kept, *(i for i in at_work if learners[i].is_over)}:
+        for i in [i for i in at_work if i in kept or learners[i].is_over]:
             one = looked.get(i) or seating.part(state, i)
             if i in kept:
                 learners[i].keep(one)
@@ -164,8 +164,11 @@ def _look(
     if not due:
         return state, {}
     parts = {i: seating.part(state, i) for i in due}
-    with ThreadPoolExecutor(len(due)) as pool:
-        found = list(pool.map(lambda i: learners[i].validate(parts[i]), due))
+    if len(due) == 1:
+        found = [learners[due[0]].validate(parts[due[0]])]
+    else:
+        with ThreadPoolExecutor(len(due)) as pool:
+            found = list(pool.map(lambda i: learners[i].validate(parts[i]), due))
     for i, each in zip(due, found, strict=True):
         one = learners[i].judge(parts[i], each)
         if one is not parts[i]:

@@ -10,7 +10,7 @@ import bmjax
 from bmjax.cli import main
 from bmjax.cli.output import FAILED, OK, STOPPED, USAGE
 from bmjax.runs import read_run
-from bmjax.training import NonFiniteLossError, Stop
+from bmjax.training import NonFiniteLossError
 
 COST = ("_ms", "_mib", "_per_s")
 FOLDS = (0, 1)
@@ -40,45 +40,28 @@ def assert_same(ours, theirs):
 
 @pytest.fixture
 def experiment(tiny_experiment):
-    """Four cases in two folds, each with a plateau of its own."""
+    """Four cases in two folds."""
     return tiny_experiment.replace(
         {
             "data.held_out": (),
             "data.num_folds": 2,
             "optimizer.ema_decay": 0.9,
-            "fit.num_val_volumes": 1,
         }
     )
 
 
-class StopsAfterFive(Stop):
-    asked = 0
-
-    @property
-    def is_asked(self):
-        self.asked += 1
-        return self.asked > 5
-
-    @is_asked.setter
-    def is_asked(self, value):
-        pass
-
-
 def test_stopped_and_gone_on_with_they_are_the_runs_of_each_alone(
-    experiment, tmp_path, monkeypatch
+    experiment, tmp_path, stopped_after
 ):
     side_by_side = {"workdir": tmp_path, "folds": FOLDS, "num_devices": 2}
-    monkeypatch.setattr("bmjax.trainer.Stop", StopsAfterFive)
-    first = bmjax.train_folds(experiment, **side_by_side)
+    with stopped_after(5):
+        first = bmjax.train_folds(experiment, **side_by_side)
     assert [(done.step, done.is_finished) for done in first] == [(5, False)] * 2
-    monkeypatch.setattr("bmjax.trainer.Stop", Stop)
 
     # the second fold goes on alone for a while, so that it is ahead of the first
     one = experiment.replace({"data.fold": 1})
-    monkeypatch.setattr("bmjax.trainer.Stop", StopsAfterFive)
-    monkeypatch.setattr(StopsAfterFive, "asked", 4)
-    assert bmjax.train(one, workdir=tmp_path / "fold_1").step == 6
-    monkeypatch.setattr("bmjax.trainer.Stop", Stop)
+    with stopped_after(1):
+        assert bmjax.train(one, workdir=tmp_path / "fold_1").step == 6
 
     done = bmjax.train_folds(experiment, workdir=tmp_path, folds=FOLDS)
     assert [each.run.name for each in done] == ["fold_0", "fold_1"]
@@ -93,6 +76,7 @@ def test_stopped_and_gone_on_with_they_are_the_runs_of_each_alone(
 def test_a_fold_whose_loss_breaks_leaves_the_others_whole(experiment, tmp_path):
     from bmjax import fold_mesh
 
+    experiment = experiment.replace({"fit.num_val_volumes": 1})
     real = fold_mesh.SideBySide.parallelise
 
     def breaking(self, step, **means):
@@ -136,8 +120,9 @@ def test_what_cannot_go_side_by_side_is_refused(experiment, tmp_path):
         start(num_devices=3)
 
 
+@pytest.mark.slow
 def test_the_command_trains_them_and_says_how_it_ended(
-    experiment, tmp_path, monkeypatch, capsys
+    experiment, tmp_path, stopped_after, capsys
 ):
     config = tmp_path / "config"
     config.mkdir()
@@ -151,9 +136,8 @@ def test_the_command_trains_them_and_says_how_it_ended(
     folds = ("--folds", "0", "1")
     assert command(*folds, "--parallel", "pmap") == USAGE
     assert command(*folds, "--num-devices", "1") == FAILED
-    monkeypatch.setattr("bmjax.trainer.Stop", StopsAfterFive)
-    assert command(*folds, "--num-devices", "2") == STOPPED
-    monkeypatch.setattr("bmjax.trainer.Stop", Stop)
+    with stopped_after(5):
+        assert command(*folds, "--num-devices", "2") == STOPPED
     assert command(*folds) == OK
     said = capsys.readouterr()
     assert "fold_0: step 8" in said.err and "fold_1: step 8" in said.err

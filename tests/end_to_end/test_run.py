@@ -77,7 +77,7 @@ def test_some_steps_are_traced_on_request(tiny_experiment, tmp_path):
 
 @pytest.mark.slow
 def test_all_that_a_run_remembers_survives_a_stop(
-    tiny_experiment, tmp_path, monkeypatch
+    tiny_experiment, tmp_path, stopped_after
 ):
     """Plateaus, the early end, the running mean and parts of a batch."""
     experiment = tiny_experiment.replace(
@@ -97,22 +97,9 @@ def test_all_that_a_run_remembers_survives_a_stop(
     assert whole.is_finished
     assert whole.step == 8  # the first look, and three that were no better
 
-    class StopsAfterFive(Stop):
-        asked = 0
-
-        @property
-        def is_asked(self):
-            self.asked += 1
-            return self.asked > 5
-
-        @is_asked.setter
-        def is_asked(self, value):
-            pass
-
-    monkeypatch.setattr("bmjax.trainer.Stop", StopsAfterFive)
     run = tmp_path / "run"
-    assert not bmjax.train(experiment, workdir=run, **ONE).is_finished
-    monkeypatch.setattr("bmjax.trainer.Stop", Stop)
+    with stopped_after(5):
+        assert not bmjax.train(experiment, workdir=run, **ONE).is_finished
     assert bmjax.train(experiment, workdir=run, **ONE).is_finished
     assert timeless(run) == timeless(tmp_path / "whole")
     ours, theirs = (
@@ -149,27 +136,14 @@ def test_a_run_goes_on_with_as_many_devices_as_it_began_with(tiny_experiment, tm
 
 @pytest.mark.parametrize("step", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_equals_undisturbed(
-    finished, tiny_experiment, tmp_path, monkeypatch, step
+    finished, tiny_experiment, tmp_path, stopped_after, step
 ):
     whole = whole_run(finished, tiny_experiment)
 
-    class StopsAt(Stop):
-        asked = 0
-
-        @property
-        def is_asked(self):
-            self.asked += 1
-            return self.asked > step
-
-        @is_asked.setter
-        def is_asked(self, value):
-            pass
-
-    monkeypatch.setattr("bmjax.trainer.Stop", StopsAt)
     run = tmp_path / "run"
-    first = bmjax.train(tiny_experiment, workdir=run, **ONE)
+    with stopped_after(step):
+        first = bmjax.train(tiny_experiment, workdir=run, **ONE)
     assert not first.is_finished
-    monkeypatch.setattr("bmjax.trainer.Stop", Stop)
     second = bmjax.train(tiny_experiment, workdir=run, **ONE)
     assert second.is_finished
     ours, theirs = (read_run(r, checkpoint="last").variables for r in (run, whole))

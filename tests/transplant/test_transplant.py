@@ -41,10 +41,8 @@ def test_a_written_run_predicts_and_trains_on_from_its_parameters(
 
 @pytest.mark.slow
 def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
-    experiment, tmp_path, monkeypatch
+    experiment, tmp_path, stopped_after
 ):
-    from bmjax.training import Stop
-
     frozen = experiment.replace(
         {
             "optimizer.freeze": ("encoder/.*",),
@@ -52,25 +50,11 @@ def test_a_frozen_run_that_was_stopped_ends_as_one_that_was_not(
         }
     )
 
-    class StopsEarly(Stop):
-        asked = 0
-
-        @property
-        def is_asked(self):
-            self.asked += 1
-            return self.asked > 2
-
-        @is_asked.setter
-        def is_asked(self, value):
-            pass
-
     ends = []
-    for run, stop in ((tmp_path / "whole", Stop), (tmp_path / "halves", StopsEarly)):
-        monkeypatch.setattr("bmjax.trainer.Stop", stop)
-        done = bmjax.train(frozen, workdir=run, **ONE)
-        assert done.is_finished == (stop is Stop)
-        monkeypatch.setattr("bmjax.trainer.Stop", Stop)
-        bmjax.train(frozen, workdir=run, **ONE)
+    with stopped_after(2):
+        assert not bmjax.train(frozen, workdir=tmp_path / "halves", **ONE).is_finished
+    for run in (tmp_path / "whole", tmp_path / "halves"):
+        assert bmjax.train(frozen, workdir=run, **ONE).is_finished
         ends.append(digest(read_run(run, checkpoint="last").variables))
     assert ends[0] == ends[1]
 
