@@ -145,6 +145,7 @@ def vmapped_train_step(net: Net, num_nets: int) -> Work:
 def side_by_side_train_step(net: Net, num_nets: int) -> Work:
     """The same, each network on a row of devices of its own, as `train_folds` does."""
     return_memory()
+    sharding.split_cpu()
     mesh = fold_mesh(num_nets, net.batch_size)
     one, optimizer = _step(model_of(net), recompute_norms=sharding.is_cpu(mesh))
     batch = draw_batch(net)
