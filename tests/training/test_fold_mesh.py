@@ -70,6 +70,7 @@ def together(mesh):
     return np.array(seen).T, [folds.part(state, i) for i in range(len(rows))]
 
 
+@pytest.mark.slow  # tests/end_to_end/test_folds.py has the same of whole runs
 def test_folds_of_a_device_each_are_to_the_byte_what_they_are_apart():
     mesh = fold_mesh.fold_mesh(2, 2, num_devices=2)
     losses_together, states = together(mesh)
