@@ -15,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from tensorboardX import SummaryWriter
 
 
@@ -103,11 +104,16 @@ class TrainingBars:
         self._console = console
         self._bars = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            # the only one that a narrow terminal cuts short
+            TextColumn(
+                "{task.fields[text]}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
 
@@ -135,11 +141,14 @@ class TrainingBars:
             nonlocal val, pace
             if record["kind"] == "val":
                 epoch = f"epoch {record['epoch']:g}, " if "epoch" in record else ""
-                val = f"| {epoch}{_dice(record)}"
+                kind = "volume" if "volume_dice" in record else "pseudo"
+                dice = record[f"{kind}_dice"].items()
+                values = " ".join(f"{region} {value:.3f}" for region, value in dice)
+                val = f" | val {values}"
                 if not self._console.is_terminal:
                     self._console.print(
                         f"{title}: {epoch}step {record['step']}, val loss "
-                        f"{record['loss']:.3f}, {_dice(record)}{pace}"
+                        f"{record['loss']:.3f}, {kind}-Dice {values}{pace}"
                     )
                 return
             share = record["wait_ms"] / record["step_ms"]
@@ -147,14 +156,7 @@ class TrainingBars:
                 f" | {record['step_ms']:.0f} ms/step, {record['images_per_s']:.2g} "
                 f"images/s, {share:.1%} waiting for data"
             )
-            text = f"loss {record['loss']:.3f}{pace} {val}"
+            text = f"loss {record['loss']:.3f}{val}{pace}"
             self._bars.update(task, completed=record["step"], text=text)
 
         return show
-
-
-def _dice(record: Mapping[str, Any]) -> str:
-    """What a validation found, by region."""
-    name = "volume_dice" if "volume_dice" in record else "pseudo_dice"
-    dice = " ".join(f"{region} {value:.3f}" for region, value in record[name].items())
-    return f"{name.replace('_d', '-D')} {dice}"
